@@ -1,0 +1,120 @@
+"""The one place that names, defaults and validates AdaBelief's hyperparameters."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass
+from typing import Literal, NamedTuple
+
+Decay = Literal["none", "coupled", "decoupled", "fixed"]
+
+
+class Variant(NamedTuple):
+    """Which lines of the rule run: everything about it that no step changes."""
+
+    decay: Decay = "none"
+    rectify: bool = False
+    amsgrad: bool = False
+    nesterov: bool = False
+    maximize: bool = False
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """AdaBelief's hyperparameters, validated once for every framework.
+
+    Args:
+        lr: Learning rate, a finite number >= 0.
+        betas: Decay rates (β1, β2) of the two moments, each in [0, 1).
+        eps: Added to the denominator, a finite number >= 0.
+        eps_root: Added to the second moment at every step, where it accumulates; a finite
+            number >= 0. None: the value of `eps`.
+        weight_decay: Decay rate λ, a finite number >= 0.
+        weight_decouple: True: decay the parameters (AdamW). False: add λp to the gradient (L2).
+        fixed_decay: True: decoupled decay by λ in place of lr·λ. Needs `weight_decouple`.
+        rectify: Variance rectification of RAdam.
+        degenerated_to_sgd: What rectification does in its first steps, while the variance is
+            unknown. True: momentum SGD. False: no update. Read under `rectify` alone.
+        amsgrad: Divide by the largest second moment seen so far.
+        nesterov: Nesterov momentum, as Optax has it.
+        maximize: Ascend in place of descending.
+        spelling: How the caller spells a field where it differs (`{"lr": "learning_rate"}`), so
+            that errors speak the caller's language. Not stored.
+
+    Raises:
+        ValueError: A value lies outside its range, or two options exclude each other. The message
+            names the argument and the value.
+        TypeError: A value is of the wrong type, or a name is unknown.
+
+    Example:
+        >>> Hyperparameters(betas=(0.9, 1.0))
+        Traceback (most recent call last):
+        ...
+        ValueError: Invalid betas[1]: 1.0 (expected a number in [0, 1))
+
+    References:
+        Zhuang et al., AdaBelief Optimizer, NeurIPS 2020, https://arxiv.org/abs/2010.07468
+        (Algorithm 2, and the settings of appendix D).
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-16
+    eps_root: float | None = None
+    weight_decay: float = 0.0
+    weight_decouple: bool = True
+    fixed_decay: bool = False
+    rectify: bool = False
+    degenerated_to_sgd: bool = True
+    amsgrad: bool = False
+    nesterov: bool = False
+    maximize: bool = False
+    spelling: InitVar[Mapping[str, str] | None] = None
+
+    def __post_init__(self, spelling: Mapping[str, str] | None) -> None:
+        names = spelling or {}
+
+        def name(field: str) -> str:
+            return names.get(field, field)
+
+        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
+            raise ValueError(f"Invalid {name('betas')}: {self.betas!r} (expected a pair of numbers)")
+        object.__setattr__(self, "betas", tuple(self.betas))
+        for field in ("lr", "eps", "eps_root", "weight_decay"):
+            value = getattr(self, field)
+            if field == "eps_root" and value is None:
+                continue
+            if not 0 <= number(value, name(field)) < math.inf:
+                raise ValueError(f"Invalid {name(field)}: {value} (expected a finite number >= 0)")
+        for index, beta in enumerate(self.betas):
+            label = name(f"betas[{index}]")
+            if not 0 <= number(beta, label) < 1:
+                raise ValueError(f"Invalid {label}: {beta} (expected a number in [0, 1))")
+        for field, kind in self.__annotations__.items():
+            if kind == "bool" and not isinstance(getattr(self, field), bool):
+                raise TypeError(f"Invalid {name(field)}: {getattr(self, field)!r} (expected a bool)")
+        if self.fixed_decay and not self.weight_decouple:
+            raise ValueError(
+                f"Invalid {name('fixed_decay')}: True (a fixed decay is a decoupled one, but "
+                f"{name('weight_decouple')} is False)"
+            )
+
+    @property
+    def variant(self) -> Variant:
+        """The lines of the rule that these hyperparameters switch on."""
+        decay: Decay = "none"
+        if self.weight_decay != 0:
+            if not self.weight_decouple:
+                decay = "coupled"
+            else:
+                decay = "fixed" if self.fixed_decay else "decoupled"
+        return Variant(decay, self.rectify, self.amsgrad, self.nesterov, self.maximize)
+
+
+def number(value: object, name: str) -> float:
+    """`value` if it is a real number and no bool; otherwise a TypeError that names it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"Invalid {name}: {value!r} (expected a number)")
+    return float(value)

@@ -1,0 +1,148 @@
+"""AdaBelief's rule: Algorithm 2 of the paper with its options, once, for every array library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from adabelief_core._hyperparameters import Hyperparameters, Variant
+from adabelief_core._scalars import LAST_STEP, StepScalars, plain_product, step_scalars
+
+
+class Coefficients(NamedTuple):
+    """The numbers the rule reads at one step, each rounded once to the compute dtype."""
+
+    beta1: Any
+    rest1: Any
+    """1 - β1"""
+    beta2: Any
+    rest2: Any
+    """1 - β2"""
+    eps: Any
+    eps_root: Any
+    weight_decay: Any
+    minus_lr: Any
+    scale: Any
+    belief_scale: Any
+    look_ahead: Any
+    adaptive: Any
+
+
+def coefficients(h: Hyperparameters, step: int, dtype: Any, lr: float | None = None) -> Coefficients:
+    """The coefficients of a step whose number the host knows.
+
+    Args:
+        h: Hyperparameters.
+        step: Number of this step, counted from 1.
+        dtype: Compute dtype, float32 or float64.
+        lr: Learning rate of this step. None: `h.lr`.
+
+    Returns:
+        NumPy scalars of `dtype`, and a bool.
+    """
+    scalars = step_scalars(np.float64(min(step, LAST_STEP)), h)
+    return assemble(h, scalars, np.dtype(dtype).type, h.lr if lr is None else lr)
+
+
+def assemble(h: Hyperparameters, scalars: StepScalars, cast: Callable[[Any], Any], lr: Any) -> Coefficients:
+    """Round h, the step's scalars and the learning rate, each once, by `cast`."""
+    beta1, beta2 = h.betas
+    eps_root = h.eps if h.eps_root is None else h.eps_root
+    numbers = (beta1, 1 - beta1, beta2, 1 - beta2, h.eps, eps_root, h.weight_decay, -lr)
+    return Coefficients(*map(cast, numbers), *map(cast, scalars[:3]), scalars.adaptive)
+
+
+def belief(
+    g: Any,
+    m: Any,
+    s: Any,
+    v: Any,
+    c: Coefficients,
+    variant: Variant,
+    *,
+    xp: Any = np,
+    product: Callable[[Any], Any] = plain_product,
+    kept: Callable[[Any], Any] = plain_product,
+) -> tuple[Any, Any, Any, Any]:
+    """Lines 3 to 8 of `update`: the direction u, and the new m, s and v."""
+    m = product(c.beta1 * m) + product(c.rest1 * g)  # 3
+    r = g - m
+    s = kept((product(c.beta2 * s) + product(c.rest2 * (r * r))) + c.eps_root)  # 4
+    v = xp.maximum(v, s) if variant.amsgrad else s  # 5
+    n = product(c.look_ahead * m) + product(c.rest1 * g) if variant.nesterov else m  # 6
+    d = product(xp.sqrt(v) * c.belief_scale) + c.eps
+    if variant.rectify:
+        d = xp.where(c.adaptive, d, xp.ones_like(d))
+    return product(c.scale * (n / d)), m, s, v  # 7, 8
+
+
+def update(
+    p: Any,
+    g: Any,
+    m: Any,
+    s: Any,
+    v: Any,
+    c: Coefficients,
+    variant: Variant,
+    *,
+    xp: Any = np,
+    product: Callable[[Any], Any] = plain_product,
+    kept: Callable[[Any], Any] = plain_product,
+) -> tuple[Any, Any, Any, Any]:
+    """One step of AdaBelief: Adam whose second moment tracks (g - m)², the surprise of the gradient.
+
+    ::
+
+        1   g ← -g                                    if maximize
+        2   g ← g + λ p                               if the decay is coupled
+        3   m ← β1 m + (1-β1) g                       Algorithm 2, line 6
+        4   s ← (β2 s + (1-β2) (g-m)²) + ε_root       line 7, with the new m; ε_root stays in s
+        5   v ← max(v, s)                             if amsgrad, else s
+        6   n ← β1·w m + (1-β1) g                     if nesterov, else m
+        7   u ← n / (√v · c + ε)                      while adaptive, else n
+        8   u ← k · u                                 k and c: the bias corrections, line 8
+        9   u ← u + λ p                               if the decay is decoupled
+        10  Δ ← (-lr) · u                             line 9; and - λ p if the decay is fixed
+            p ← p + Δ
+
+    Each operation is rounded once, in this order. Compilers that contract a×b + c to one FMA round
+    once where the rule rounds twice; `product` is how such a framework forbids it, by adding a -0.0
+    that the compiler cannot see through. `kept` marks the value that a compiler must not compute twice.
+
+    Args:
+        p, g, m, s: Parameter, gradient and moments: arrays of one shape, in the compute dtype.
+        v: Largest s so far, an array like s, under `variant.amsgrad`; otherwise not read.
+        c: Coefficients of this step.
+        variant: The lines that run.
+        xp: The arrays' namespace (`numpy`, `jax.numpy`, `keras.ops`, …): `sqrt`, `maximum`,
+            `where`, `ones_like`.
+        product: Applied to each product that feeds a sum.
+        kept: Applied to the new s.
+
+    Returns:
+        (Δ, m, s, v), new arrays; v is s without amsgrad. The parameter becomes p + Δ.
+
+    Example:
+        >>> h = Hyperparameters(lr=0.1)
+        >>> p, g, zero = np.array([1.0]), np.array([0.5]), np.zeros(1)
+        >>> delta, m, s, _ = update(p, g, zero, zero, zero, coefficients(h, 1, "float64"), h.variant)
+        >>> (p + delta).round(6)                # the first step is lr · g/|g - m| = 0.1 · 0.5/0.45
+        array([0.888889])
+
+    References:
+        Zhuang et al., AdaBelief Optimizer, NeurIPS 2020, https://arxiv.org/abs/2010.07468,
+        Algorithm 2. The order of lines 8 to 10 is that of Optax's chains.
+    """
+    if variant.maximize:
+        g = -g  # 1
+    if variant.decay == "coupled":
+        g = g + product(c.weight_decay * p)  # 2
+    u, m, s, v = belief(g, m, s, v, c, variant, xp=xp, product=product, kept=kept)  # 3 to 8
+    if variant.decay == "decoupled":
+        u = u + product(c.weight_decay * p)  # 9
+    delta = product(c.minus_lr * u)  # 10
+    if variant.decay == "fixed":
+        delta = delta - product(c.weight_decay * p)
+    return delta, m, s, v

@@ -1,0 +1,198 @@
+"""The scalars of the rule that depend on the step, in float64: their one home for all frameworks.
+
+β^t and 1 - β^t come out of a table of β^(2^i) and 1 - β^(2^i), i = 0..31, combined along the bits of
+t by
+
+    β^(a+b) = β^a β^b,     1 - β^(a+b) = (1 - β^a) + β^a (1 - β^b).
+
+Nothing cancels, so 1 - β^t is right to a few ulps at every step, and only +, × and a select run
+in the framework, so every framework gets the same bits: `pow` promises neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from adabelief_core._hyperparameters import Hyperparameters
+
+LAST_STEP = 2**31 - 1
+"""Where step counts saturate, as `optax.safe_increment` has it."""
+
+_BITS = 32
+_PLACE = 2.0 ** -np.arange(_BITS + 1)
+
+
+class StepScalars(NamedTuple):
+    """The step's scalars, float64 (bool for `adaptive`), named as in the rule's docstring."""
+
+    scale: Any
+    """k, the factor of the whole direction."""
+    belief_scale: Any
+    """c, the factor of √v."""
+    look_ahead: Any
+    """β1·w, Nesterov's factor of m."""
+    adaptive: Any
+    """Whether the direction is divided by the belief."""
+
+
+def plain_product(x: Any) -> Any:
+    """The product itself: right wherever each operation is rounded on its own (NumPy, eager mode)."""
+    return x
+
+
+@lru_cache(maxsize=256)
+def power_table(beta: float) -> tuple[np.ndarray, np.ndarray]:
+    """β^(2^i) and 1 - β^(2^i) for i = 0..31, each correctly rounded to float64.
+
+    Args:
+        beta: β, in [0, 1).
+
+    Returns:
+        Two float64 arrays of shape (32,).
+    """
+    powers, complements = np.zeros(_BITS), np.ones(_BITS)
+    with localcontext() as context:
+        context.prec = 60
+        power = Decimal(beta)
+        for i in range(_BITS):
+            powers[i], complements[i] = float(power), float(1 - power)
+            # Below float64's smallest number the rest of the table is 0 and 1.
+            power = power * power if power > Decimal("1e-400") else Decimal(0)
+    powers.flags.writeable = complements.flags.writeable = False
+    return powers, complements
+
+
+def traced_power_table(beta: Any, xp: Any, product: Callable[[Any], Any]) -> tuple[Any, Any]:
+    """`power_table` for a β that only the framework knows (a traced hyperparameter), to a few ulps."""
+    powers, complements = [beta], [1.0 - beta]
+    for _ in range(_BITS - 1):
+        complements.append(complements[-1] + product(powers[-1] * complements[-1]))
+        powers.append(powers[-1] * powers[-1])
+    return xp.stack(powers), xp.stack(complements)
+
+
+def power_and_complement(t: Any, table: tuple[Any, Any], xp: Any, product: Callable[[Any], Any]) -> tuple[Any, Any]:
+    """β^t and 1 - β^t.
+
+    Args:
+        t: Step, a float64 scalar of the framework, 1 <= t <= `LAST_STEP`.
+        table: β's powers and complements, shape (32,).
+        xp: Namespace with `floor` and `where`.
+        product: Guard of products that feed a sum; see `adabelief_core.update`.
+
+    Returns:
+        Two float64 scalars.
+    """
+    places = xp.floor(t * _PLACE)
+    bit = places[:-1] - 2.0 * places[1:] == 1.0
+    power, complement = xp.where(bit, table[0], 1.0), xp.where(bit, table[1], 0.0)
+    n = _BITS
+    while n > 1:
+        n //= 2
+        complement = complement[:n] + product(power[:n] * complement[n:])
+        power = power[:n] * power[n:]
+    return power[0], complement[0]
+
+
+@lru_cache(maxsize=256)
+def switch_step(beta2: float) -> int | None:
+    """The first step t with ρ_t >= 5, where rectification turns adaptive, in exact arithmetic.
+
+    ρ_5 lies a hair below 5 for every β2 near 1 (4.996 at 0.999), so floats cannot decide it.
+
+    Args:
+        beta2: β2, in [0, 1).
+
+    Returns:
+        The step, or None where ρ_∞ <= 5 (β2 <= 2/3): never.
+
+    Example:
+        >>> switch_step(0.999), switch_step(0.6)
+        (6, None)
+
+    References:
+        Liu et al., On the Variance of the Adaptive Learning Rate and Beyond, ICLR 2020,
+        https://arxiv.org/abs/1908.03265 (Algorithm 2; AdaBelief's authors take 5 where it has 4).
+    """
+    b = Fraction(beta2)
+    limit = 2 / (1 - b) - 1
+    if limit <= 5:
+        return None
+    t, power = 1, b
+    while limit - 2 * t * power / (1 - power) < 5:
+        t, power = t + 1, power * b
+    return t
+
+
+def step_scalars(
+    t: Any,
+    h: Hyperparameters,
+    *,
+    betas: tuple[Any, Any] | None = None,
+    xp: Any = np,
+    product: Callable[[Any], Any] = plain_product,
+) -> StepScalars:
+    """The scalars of step t.
+
+    With b1 = 1-β1^t, b2 = 1-β2^t, ρ_∞ = 2/(1-β2) - 1, ρ_t = ρ_∞ - 2tβ2^t/b2 and
+    r_t = √((ρ_t-4)(ρ_t-2)ρ_∞ / ((ρ_∞-4)(ρ_∞-2)ρ_t)):
+
+    ============================  ========================================  =====  ========
+    phase                         k                                         c      adaptive
+    ============================  ========================================  =====  ========
+    plain                         1/b1                                      1/√b2  yes
+    rectify, ρ_t >= 5             r_t·√b2/b1                                1      yes
+    rectify, ρ_t < 5              1/b1 if degenerated_to_sgd, else 0        -      no
+    ============================  ========================================  =====  ========
+
+    Args:
+        t: Step, counted from 1: a float64 scalar of the framework.
+        h: Hyperparameters; `h.betas` are read unless `betas` is given.
+        betas: (β1, β2) as float64 scalars of the framework, where only it knows them.
+        xp: Namespace with `floor`, `where`, `sqrt`, `maximum` (and `stack` with `betas`).
+        product: Guard of products that feed a sum; see `adabelief_core.update`.
+
+    Returns:
+        Float64 scalars of the framework.
+
+    Example:
+        >>> k, c, _, adaptive = step_scalars(np.float64(1), Hyperparameters())
+        >>> float(round(k, 6)), float(round(c, 6)), adaptive
+        (10.0, 31.622777, True)
+    """
+    beta1, beta2 = h.betas if betas is None else betas
+    if betas is None:
+        table1, table2 = power_table(h.betas[0]), power_table(h.betas[1])
+    else:
+        table1, table2 = (traced_power_table(beta, xp, product) for beta in betas)
+    _, b1 = power_and_complement(t, table1, xp, product)
+    power2, b2 = power_and_complement(t, table2, xp, product)
+    # 1 - β1^(t+1), without a second walk over the bits.
+    b1_next = (1.0 - beta1) + product(beta1 * b1)
+    look_ahead = beta1 * (b1 / b1_next)
+    root_b2 = xp.sqrt(b2)
+    if not h.rectify:
+        return StepScalars(1.0 / b1, 1.0 / root_b2, look_ahead, True)
+
+    warm_up = 1.0 / b1 if h.degenerated_to_sgd else 0.0 * b1
+    limit = 2.0 / (1.0 - beta2) - 1.0
+    rho = limit - 2.0 * t * power2 / b2
+    if betas is None:
+        switch = switch_step(h.betas[1])
+        if switch is None:
+            return StepScalars(warm_up, 1.0, look_ahead, False)
+        adaptive = t >= switch
+    else:
+        # ρ_5 < 5 for every β2, however close to 1.
+        adaptive = (rho >= 5.0) & (t > 5.0)
+        limit = xp.maximum(limit, 5.0)
+    # Only ρ >= 5 is ever used; the clamp keeps the other branch, and its gradient, finite.
+    rho = xp.maximum(rho, 5.0)
+    r = xp.sqrt((rho - 4.0) * (rho - 2.0) * limit / ((limit - 4.0) * (limit - 2.0) * rho))
+    return StepScalars(xp.where(adaptive, r * root_b2 / b1, warm_up), 1.0, look_ahead, adaptive)

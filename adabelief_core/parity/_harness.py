@@ -1,0 +1,60 @@
+"""Run one mode over one problem beside the readable rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adabelief_core.parity._adapter import Mode
+from adabelief_core.parity._compare import compare
+from adabelief_core.parity._problems import Problem
+from adabelief_core.parity._reference import Reference
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a comparison found."""
+
+    steps: int
+    elements: int
+    """Parameters (elements) compared at each step."""
+    differing: int
+    """Most elements, of the parameters or of one moment, that differed at one step."""
+    ulps: int
+    """Largest difference."""
+    first: str
+    """Where the first difference stood; empty if there was none."""
+
+
+def check(mode: Mode, problem: Problem) -> Result:
+    """Compare every parameter and moment with the rule's, bit for bit, after every step.
+
+    Args:
+        mode: The execution to test.
+        problem: Its dtype is one of the mode's.
+
+    Raises:
+        ValueError: The mode's arrays have other names, shapes or dtypes than the rule's.
+    """
+    run, reference = mode.start(problem), Reference(problem, rounds_update=mode.rounds_update)
+    differing = ulps = 0
+    first = ""
+    for step, grads in enumerate(problem.grads(), 1):
+        run.step(grads)
+        reference.step(grads)
+        ours, theirs = vars(run.state()), vars(reference.state())
+        for kind, expected in theirs.items():
+            if expected is None:
+                continue
+            got = ours[kind]
+            if got is None or got.keys() != expected.keys():
+                raise ValueError(f"{kind} has {got and sorted(got)}, expected {sorted(expected)}")
+            here = 0
+            for name, x in expected.items():
+                difference = compare(got[name], x)
+                here += difference.count
+                ulps = max(ulps, difference.ulps)
+                if difference.count and not first:
+                    first = f"step {step}, {kind} of {name!r}"
+            differing = max(differing, here)
+    elements = sum(p.size for p in problem.params().values())
+    return Result(problem.steps, elements, differing, ulps, first)
