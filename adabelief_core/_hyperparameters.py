@@ -106,10 +106,8 @@ class Hyperparameters:
         """The lines of the rule that these hyperparameters switch on."""
         decay: Decay = "none"
         if self.weight_decay != 0:
-            if not self.weight_decouple:
-                decay = "coupled"
-            else:
-                decay = "fixed" if self.fixed_decay else "decoupled"
+            decoupled: Decay = "fixed" if self.fixed_decay else "decoupled"
+            decay = decoupled if self.weight_decouple else "coupled"
         return Variant(decay, self.rectify, self.amsgrad, self.nesterov, self.maximize)
 
 

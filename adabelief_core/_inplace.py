@@ -184,5 +184,4 @@ def _blocks(arrays: tuple[np.ndarray, ...], start: int, end: int, most: int) -> 
     )
     with iterator:
         iterator.iterrange = (start, end)
-        for block in iterator:
-            yield block
+        yield from iterator

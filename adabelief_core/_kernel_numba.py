@@ -37,7 +37,7 @@ def _kernel(variant: Variant, adaptive: bool) -> Callable[..., None]:
             if amsgrad:
                 vi = v[i]
                 # Also when s is NaN, as np.maximum has it.
-                if not vi >= si:  # noqa: SIM300
+                if not vi >= si:
                     vi = si if vi == vi else vi  # noqa: PLR0124
                 v[i] = vi
             u = mi

@@ -44,7 +44,9 @@ class Reference:
 
     def state(self) -> State:
         """The parameters and moments now."""
-        p, m, s, v = ({name: self._joined(name, x) for name, x in xs.items()} for xs in (self._p, self._m, self._s, self._v))
+        p, m, s, v = (
+            {name: self._joined(name, x) for name, x in xs.items()} for xs in (self._p, self._m, self._s, self._v)
+        )
         return State(p, m, s, v if self._h.amsgrad else None)
 
     def _joined(self, name: str, x: np.ndarray) -> np.ndarray:
