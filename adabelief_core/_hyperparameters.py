@@ -49,6 +49,7 @@ class Hyperparameters:
         TypeError: A value is of the wrong type, or a name is unknown.
 
     Example:
+        >>> from adabelief_core import Hyperparameters
         >>> Hyperparameters(betas=(0.9, 1.0))
         Traceback (most recent call last):
         ...

@@ -49,6 +49,7 @@ def compute_dtype(dtype: np.dtype) -> np.dtype:
         TypeError: Any other dtype.
 
     Example:
+        >>> from adabelief_core import compute_dtype
         >>> compute_dtype(np.dtype("float16"))
         dtype('float32')
     """
@@ -107,6 +108,7 @@ def update_inplace(jobs: Sequence[Job], *, kernel: Kernel | None = None, threads
             million elements are worked on by one.
 
     Example:
+        >>> from adabelief_core import Hyperparameters, Job, coefficients, update_inplace
         >>> h = Hyperparameters(lr=0.1)
         >>> p, g, m, s = np.ones(1), np.full(1, 0.5), np.zeros(1), np.zeros(1)
         >>> update_inplace([Job(p, g, m, s, None, coefficients(h, 1, p.dtype), h.variant)])
@@ -154,10 +156,10 @@ def _work(run: tuple[Callable[..., None], int], share: list[tuple[Job, int, int]
     # An overflow is the user's to find in the parameters, as in every framework, not a warning here.
     with np.errstate(all="ignore"):
         for job, start, end in share:
-            # Without amsgrad no kernel reads v.
-            arrays = (job.p, job.g, job.m, job.s, job.s if job.v is None else job.v)
-            for block in _blocks(arrays, start, end, most):
-                kernel(*block, job.c, job.variant)
+            arrays = (job.p, job.g, job.m, job.s, *(() if job.v is None else (job.v,)))
+            for p, g, m, s, *v in _blocks(arrays, start, end, most):
+                # Without amsgrad no kernel touches v.
+                kernel(p, g, m, s, v[0] if v else s, job.c, job.variant)
 
 
 def _blocks(arrays: tuple[np.ndarray, ...], start: int, end: int, most: int) -> Iterator[Sequence[np.ndarray]]:
@@ -177,7 +179,7 @@ def _blocks(arrays: tuple[np.ndarray, ...], start: int, end: int, most: int) -> 
     iterator = np.nditer(
         arrays,
         flags=["external_loop", "buffered", "ranged", "zerosize_ok"],
-        op_flags=[["readwrite"], ["readonly"], ["readwrite"], ["readwrite"], ["readwrite"]],
+        op_flags=[["readwrite"], ["readonly"], *(["readwrite"] for _ in arrays[2:])],
         op_dtypes=[dtype] * len(arrays),
         casting="unsafe",
         buffersize=BLOCK,

@@ -62,6 +62,7 @@ class AdaBelief:
         TypeError: An unknown name, or a parameter that is no array of a supported dtype.
 
     Example:
+        >>> from adabelief_core import AdaBelief
         >>> params = {"w": np.array([1.0, 2.0])}
         >>> optimizer = AdaBelief(params, lr=0.1)
         >>> for _ in range(200):

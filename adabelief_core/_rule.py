@@ -69,7 +69,7 @@ def belief(
     """Lines 3 to 8 of `update`: the direction u, and the new m, s and v."""
     m = product(c.beta1 * m) + product(c.rest1 * g)  # 3
     r = g - m
-    s = kept((product(c.beta2 * s) + product(c.rest2 * (r * r))) + c.eps_root)  # 4
+    s = kept((product(c.beta2 * s) + product(c.rest2 * product(r * r))) + c.eps_root)  # 4
     v = xp.maximum(v, s) if variant.amsgrad else s  # 5
     n = product(c.look_ahead * m) + product(c.rest1 * g) if variant.nesterov else m  # 6
     d = product(xp.sqrt(v) * c.belief_scale) + c.eps
@@ -118,13 +118,15 @@ def update(
         variant: The lines that run.
         xp: The arrays' namespace (`numpy`, `jax.numpy`, `keras.ops`, …): `sqrt`, `maximum`,
             `where`, `ones_like`.
-        product: Applied to each product that feeds a sum.
+        product: Applied to each product that feeds a sum or, next to a scalar, another product: a
+            compiler may multiply the scalar first.
         kept: Applied to the new s.
 
     Returns:
         (Δ, m, s, v), new arrays; v is s without amsgrad. The parameter becomes p + Δ.
 
     Example:
+        >>> from adabelief_core import Hyperparameters, coefficients, update
         >>> h = Hyperparameters(lr=0.1)
         >>> p, g, zero = np.array([1.0]), np.array([0.5]), np.zeros(1)
         >>> delta, m, s, _ = update(p, g, zero, zero, zero, coefficients(h, 1, "float64"), h.variant)

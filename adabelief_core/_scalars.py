@@ -162,6 +162,7 @@ def step_scalars(
         Float64 scalars of the framework.
 
     Example:
+        >>> from adabelief_core import Hyperparameters, step_scalars
         >>> k, c, _, adaptive = step_scalars(np.float64(1), Hyperparameters())
         >>> float(round(k, 6)), float(round(c, 6)), adaptive
         (10.0, 31.622777, True)
@@ -176,7 +177,8 @@ def step_scalars(
     # 1 - β1^(t+1), without a second walk over the bits.
     b1_next = (1.0 - beta1) + product(beta1 * b1)
     look_ahead = beta1 * (b1 / b1_next)
-    root_b2 = xp.sqrt(b2)
+    # Guarded, or XLA makes 1/√ one operation of its own that is not correctly rounded.
+    root_b2 = product(xp.sqrt(b2))
     if not h.rectify:
         return StepScalars(1.0 / b1, 1.0 / root_b2, look_ahead, True)
 

@@ -111,22 +111,18 @@ def _run_child(name: str, dtypes: Sequence[str], steps: int, full: bool) -> Repo
     return Report(name, [Row(**json.loads(line)) for line in child.stdout.splitlines()])
 
 
-def run_child(request: dict[str, Any]) -> int:
-    """The child's part: load one adapter, run its modes, print the rows.
+def run_child(request: dict[str, Any], rows: IO[str]) -> int:
+    """The child's part: load one adapter, run its modes, write the rows.
 
     Returns:
         Exit status.
     """
-    # Frameworks that print must not print between the rows.
-    rows = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
     try:
         adapter: Adapter = entry_points()[request["name"]].load()
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("adabelief"):
             raise
         rows.write(f"not installed ({error.name})\n")
-        rows.flush()
         return _NOT_INSTALLED
     for mode in adapter.modes():
         for dtype in request["dtypes"]:
@@ -144,7 +140,6 @@ def _write_row(rows: IO[str], framework: str, mode: Mode, dtype: str, steps: int
     first = next((result.first for result in results if result.first), "")
     note = "; ".join(text for text in (first, mode.reason) if text)
     rows.write(json.dumps({**asdict(row), "note": note}) + "\n")
-    rows.flush()
 
 
 def _worst(results: Iterable[Result]) -> dict[str, int]:

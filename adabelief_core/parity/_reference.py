@@ -30,13 +30,14 @@ class Reference:
     def step(self, grads: Mapping[str, np.ndarray]) -> None:
         """Take one step."""
         self._step += 1
+        dtypes = {m.dtype for m in self._m.values()}
+        known = {dtype: coefficients(self._h, self._step, dtype) for dtype in dtypes}
         for name, p in self._p.items():
             m, s, v = self._m[name], self._s[name], self._v[name]
             g = as_reals(grads[name])
             with np.errstate(all="ignore"):
-                c = coefficients(self._h, self._step, m.dtype)
                 wide = p.astype(m.dtype)
-                delta, *state = update(wide, g.astype(m.dtype), m, s, v, c, self._h.variant)
+                delta, *state = update(wide, g.astype(m.dtype), m, s, v, known[m.dtype], self._h.variant)
                 if self._rounds_update:
                     delta = delta.astype(g.dtype).astype(m.dtype)
                 self._p[name] = (wide + delta).astype(p.dtype)
