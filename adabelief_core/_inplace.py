@@ -176,7 +176,7 @@ def _blocks(arrays: tuple[np.ndarray, ...], start: int, end: int, most: int) -> 
     if start == end:
         return
     # Other strides and dtypes: NumPy's iterator copies a block at a time into its buffers, and back.
-    iterator = np.nditer(
+    iterator = np.nditer(  # type: ignore[call-overload]
         arrays,
         flags=["external_loop", "buffered", "ranged", "zerosize_ok"],
         op_flags=[["readwrite"], ["readonly"], *(["readwrite"] for _ in arrays[2:])],

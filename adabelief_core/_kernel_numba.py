@@ -7,7 +7,7 @@ no products unless asked to (fastmath), and `error_model="numpy"` divides by zer
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numba
 import numpy as np
@@ -22,15 +22,19 @@ def _kernel(variant: Variant, adaptive: bool) -> Callable[..., None]:
     coupled, decoupled, fixed = (variant.decay == kind for kind in ("coupled", "decoupled", "fixed"))
 
     def step(p, g, m, s, v, c):  # type: ignore[no-untyped-def]
+        beta1, rest1, beta2, rest2, eps, eps_root, weight_decay, minus_lr, scale, belief_scale, look_ahead, least = c
+        zero = least - least
         for i in range(p.size):
             gi = g[i]
             if maximize:
                 gi = -gi
             if coupled:
-                gi = gi + c[6] * p[i]
-            mi = c[0] * m[i] + c[1] * gi
+                gi = gi + weight_decay * p[i]
+            mi = beta1 * m[i] + rest1 * gi
+            if abs(mi) < least:
+                mi = zero
             r = gi - mi
-            si = (c[2] * s[i] + c[3] * (r * r)) + c[5]
+            si = (beta2 * s[i] + rest2 * (r * r)) + eps_root
             m[i] = mi
             s[i] = si
             vi = si
@@ -42,26 +46,28 @@ def _kernel(variant: Variant, adaptive: bool) -> Callable[..., None]:
                 v[i] = vi
             u = mi
             if nesterov:
-                u = c[10] * mi + c[1] * gi
+                u = look_ahead * mi + rest1 * gi
             if adaptive:
-                u = u / (np.sqrt(vi) * c[9] + c[4])
-            u = c[8] * u
+                u = u / (np.sqrt(vi) * belief_scale + eps)
+            u = scale * u
             if decoupled:
-                u = u + c[6] * p[i]
-            u = c[7] * u
+                u = u + weight_decay * p[i]
+            u = minus_lr * u
             if fixed:
-                u = u - c[6] * p[i]
+                u = u - weight_decay * p[i]
             p[i] = p[i] + u
 
-    options = {"nogil": True, "error_model": "numpy"}
+    compile_step = partial(numba.njit, nogil=True, error_model="numpy")
+    kernel: Callable[..., None]
     try:
-        return numba.njit(cache=True, **options)(step)
+        kernel = compile_step(cache=True)(step)
     except RuntimeError:  # no folder where numba could write its cache
-        return numba.njit(**options)(step)
+        kernel = compile_step()(step)
+    return kernel
 
 
 def compiled(
     p: np.ndarray, g: np.ndarray, m: np.ndarray, s: np.ndarray, v: np.ndarray, c: Coefficients, variant: Variant
 ) -> None:
     """One step on arrays of any length; p, m, s and (under amsgrad) v are overwritten."""
-    _kernel(variant, bool(c.adaptive))(p, g, m, s, v, np.array(c[:-1], p.dtype))
+    _kernel(variant, bool(c.adaptive))(p, g, m, s, v, c[:-1])

@@ -15,11 +15,11 @@ BLOCK = 32_768
 _local = threading.local()
 
 
-def _scratch(dtype: np.dtype) -> np.ndarray:
-    """Three blocks of scratch, this thread's own, kept for its next block."""
-    buffers = _local.__dict__
+def _scratch(dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Three blocks of scratch and one of flags, this thread's own, kept for its next block."""
+    buffers: dict[str, tuple[np.ndarray, np.ndarray]] = _local.__dict__
     if dtype.char not in buffers:
-        buffers[dtype.char] = np.empty((3, BLOCK), dtype)
+        buffers[dtype.char] = np.empty((3, BLOCK), dtype), np.empty(BLOCK, bool)
     return buffers[dtype.char]
 
 
@@ -27,7 +27,8 @@ def blocked(
     p: np.ndarray, g: np.ndarray, m: np.ndarray, s: np.ndarray, v: np.ndarray, c: Coefficients, variant: Variant
 ) -> None:
     """One step on arrays of at most `BLOCK` elements; p, m, s and (under amsgrad) v are overwritten."""
-    a, b, e = _scratch(p.dtype)[:, : p.size]
+    floats, flags = _scratch(p.dtype)
+    a, b, e = floats[:, : p.size]
     if variant.maximize:
         g = np.negative(g, out=e)
     if variant.decay == "coupled":
@@ -37,6 +38,10 @@ def blocked(
     np.multiply(m, c.beta1, out=m)
     np.multiply(g, c.rest1, out=a)
     np.add(m, a, out=m)
+    np.abs(m, out=a)
+    small = np.less(a, c.smallest_normal, out=flags[: p.size])
+    if small.any():
+        np.copyto(m, 0, where=small)
 
     np.subtract(g, m, out=a)
     np.multiply(a, a, out=a)

@@ -144,9 +144,9 @@ class AdaBelief:
             key = (id(entry.h), state.step, dtype, rate)
             if key not in known:
                 known[key] = coefficients(entry.h, state.step + 1, dtype, rate)
+            p, g, m, s = (as_reals(x) for x in (param, grad, state.m, state.s))
             v = None if state.v is None else as_reals(state.v)
-            arrays = (as_reals(x) for x in (param, grad, state.m, state.s))
-            jobs.append(Job(*arrays, v, known[key], entry.h.variant))
+            jobs.append(Job(p, g, m, s, v, known[key], entry.h.variant))
         update_inplace(jobs, kernel=self._kernel, threads=self._threads)
         for entry in self._entries.values():
             entry.state.step += 1

@@ -27,6 +27,8 @@ class Coefficients(NamedTuple):
     scale: Any
     belief_scale: Any
     look_ahead: Any
+    smallest_normal: Any
+    """Of the compute dtype: 2^-126 in float32."""
     adaptive: Any
 
 
@@ -43,15 +45,28 @@ def coefficients(h: Hyperparameters, step: int, dtype: Any, lr: float | None = N
         NumPy scalars of `dtype`, and a bool.
     """
     scalars = step_scalars(np.float64(min(step, LAST_STEP)), h)
-    return assemble(h, scalars, np.dtype(dtype).type, h.lr if lr is None else lr)
+    return assemble(h, scalars, h.lr if lr is None else lr, dtype, np.dtype(dtype).type)
 
 
-def assemble(h: Hyperparameters, scalars: StepScalars, cast: Callable[[Any], Any], lr: Any) -> Coefficients:
-    """Round h, the step's scalars and the learning rate, each once, by `cast`."""
+def assemble(h: Hyperparameters, scalars: StepScalars, lr: Any, dtype: Any, cast: Callable[[Any], Any]) -> Coefficients:
+    """Round h, the step's scalars and the learning rate, each once, to `dtype` by `cast`."""
     beta1, beta2 = h.betas
     eps_root = h.eps if h.eps_root is None else h.eps_root
-    numbers = (beta1, 1 - beta1, beta2, 1 - beta2, h.eps, eps_root, h.weight_decay, -lr)
-    return Coefficients(*map(cast, numbers), *map(cast, scalars[:3]), scalars.adaptive)
+    return Coefficients(
+        beta1=cast(beta1),
+        rest1=cast(1 - beta1),
+        beta2=cast(beta2),
+        rest2=cast(1 - beta2),
+        eps=cast(h.eps),
+        eps_root=cast(eps_root),
+        weight_decay=cast(h.weight_decay),
+        minus_lr=cast(-lr),
+        scale=cast(scalars.scale),
+        belief_scale=cast(scalars.belief_scale),
+        look_ahead=cast(scalars.look_ahead),
+        smallest_normal=cast(np.finfo(dtype).smallest_normal),
+        adaptive=scalars.adaptive,
+    )
 
 
 def belief(
@@ -68,6 +83,7 @@ def belief(
 ) -> tuple[Any, Any, Any, Any]:
     """Lines 3 to 8 of `update`: the direction u, and the new m, s and v."""
     m = product(c.beta1 * m) + product(c.rest1 * g)  # 3
+    m = xp.where(xp.abs(m) < c.smallest_normal, xp.zeros_like(m), m)
     r = g - m
     s = kept((product(c.beta2 * s) + product(c.rest2 * product(r * r))) + c.eps_root)  # 4
     v = xp.maximum(v, s) if variant.amsgrad else s  # 5
@@ -97,7 +113,7 @@ def update(
 
         1   g ← -g                                    if maximize
         2   g ← g + λ p                               if the decay is coupled
-        3   m ← β1 m + (1-β1) g                       Algorithm 2, line 6
+        3   m ← β1 m + (1-β1) g                       Algorithm 2, line 6; subnormal m ← 0
         4   s ← (β2 s + (1-β2) (g-m)²) + ε_root       line 7, with the new m; ε_root stays in s
         5   v ← max(v, s)                             if amsgrad, else s
         6   n ← β1·w m + (1-β1) g                     if nesterov, else m
@@ -107,7 +123,8 @@ def update(
         10  Δ ← (-lr) · u                             line 9; and - λ p if the decay is fixed
             p ← p + Δ
 
-    Each operation is rounded once, in this order. Compilers that contract a×b + c to one FMA round
+    Each operation is rounded once, in this order. A subnormal m, such as is left of a gradient that has long been
+    zero, becomes 0 everywhere, since XLA and TensorFlow flush it and NumPy and PyTorch do not. Compilers that contract a×b + c to one FMA round
     once where the rule rounds twice; `product` is how such a framework forbids it, by adding a -0.0
     that the compiler cannot see through. `kept` marks the value that a compiler must not compute twice.
 
@@ -116,8 +133,8 @@ def update(
         v: Largest s so far, an array like s, under `variant.amsgrad`; otherwise not read.
         c: Coefficients of this step.
         variant: The lines that run.
-        xp: The arrays' namespace (`numpy`, `jax.numpy`, `keras.ops`, …): `sqrt`, `maximum`,
-            `where`, `ones_like`.
+        xp: The arrays' namespace (`numpy`, `jax.numpy`, `keras.ops`, …): `sqrt`, `abs`,
+            `maximum`, `where`, `ones_like`, `zeros_like`.
         product: Applied to each product that feeds a sum or, next to a scalar, another product: a
             compiler may multiply the scalar first.
         kept: Applied to the new s.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 
-class Difference(NamedTuple):
+@dataclass(frozen=True)
+class Difference:
     """How two arrays differ."""
 
     count: int

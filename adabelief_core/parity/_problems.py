@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from adabelief_core._hyperparameters import Hyperparameters
+from adabelief_core._inplace import compute_dtype
 
 DTYPES = ("float32", "float64", "bfloat16", "float16", "complex64")
 
@@ -28,6 +29,7 @@ _SHAPES: dict[str, tuple[int, ...]] = {
     "zero": (5,),
     "huge": (17,),
     "tiny": (17,),
+    "fading": (17,),
     "nonfinite": (4, 11),
 }
 
@@ -37,7 +39,7 @@ def numpy_dtype(name: str) -> np.dtype:
     if name == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        name = ml_dtypes.bfloat16
     return np.dtype(name)
 
 
@@ -92,6 +94,11 @@ class Problem:
             g *= g.dtype.type(8192 if narrow else 1e30)
         elif name == "tiny":
             g *= g.dtype.type(2**-12 if narrow else 1e-30)
+        elif name == "fading" and step:
+            g[...] = 0
+        elif name == "fading":
+            # m is normal at first, subnormal some steps on: 0 for the rule.
+            g *= g.dtype.type(2**-14 if narrow else 25 * float(np.finfo(compute_dtype(g.dtype)).smallest_normal))
         elif name == "spread":
             g *= (10.0 ** rng.uniform(*((-4, 4) if narrow else (-14, 14)), g.shape)).astype(g.real.dtype)
         elif name == "nonfinite" and step > 0:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from adabelief_core.parity import DTYPES, Mode, Problem, check, compare, covering, quick
+from adabelief_core.parity import DTYPES, Difference, Mode, Problem, check, compare, covering, quick
 from adabelief_core.parity._numpy import adapter
 from adabelief_core.parity._problems import _FACTORS, _covering_rows
 
@@ -131,14 +131,14 @@ FLOATS = [np.float16, np.float32, np.float64, ml_dtypes.bfloat16]
 def test_compare_counts_ulps(dtype):
     one = np.ones(3, dtype)
     up = np.nextafter(np.nextafter(one, dtype(2)), dtype(2))
-    assert compare(one, up) == (3, 2)
+    assert compare(one, up) == Difference(3, 2)
     zero = np.zeros(1, dtype)
-    assert compare(zero, -zero) == (1, 1)
+    assert compare(zero, -zero) == Difference(1, 1)
     least = np.nextafter(zero, dtype(1))
-    assert compare(-least, least) == (1, 2)
+    assert compare(-least, least) == Difference(1, 2)
     nan = np.full(1, np.nan, dtype)
-    assert compare(nan, -nan) == (0, 0)
-    assert compare(nan, zero) == (1, 2**63 - 1)
+    assert compare(nan, -nan) == Difference(0, 0)
+    assert compare(nan, zero) == Difference(1, 2**63 - 1)
     assert compare(np.array(1, dtype), np.array(1, dtype)).count == 0
 
 
