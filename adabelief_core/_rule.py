@@ -123,10 +123,10 @@ def update(
         10  Δ ← (-lr) · u                             line 9; and - λ p if the decay is fixed
             p ← p + Δ
 
-    Each operation is rounded once, in this order. A subnormal m, such as is left of a gradient that has long been
-    zero, becomes 0 everywhere, since XLA and TensorFlow flush it and NumPy and PyTorch do not. Compilers that contract a×b + c to one FMA round
-    once where the rule rounds twice; `product` is how such a framework forbids it, by adding a -0.0
-    that the compiler cannot see through. `kept` marks the value that a compiler must not compute twice.
+    Each operation is rounded once, in this order. Compilers that contract a×b + c to one FMA round once where
+    the rule rounds twice; `product` is how such a framework forbids it, by adding a -0.0 that the compiler cannot
+    see through. `kept` marks the value that a compiler must not compute twice. A subnormal m, such as is left of a
+    gradient that has long been zero, becomes 0 everywhere: XLA and TensorFlow flush it, NumPy and PyTorch do not.
 
     Args:
         p, g, m, s: Parameter, gradient and moments: arrays of one shape, in the compute dtype.

@@ -68,12 +68,22 @@ def power_table(beta: float) -> tuple[np.ndarray, np.ndarray]:
     return powers, complements
 
 
-def traced_power_table(beta: Any, xp: Any, product: Callable[[Any], Any]) -> tuple[Any, Any]:
+def traced_power_table(
+    beta: Any, xp: Any, product: Callable[[Any], Any], iterate: Callable[..., Any] | None = None
+) -> tuple[Any, Any]:
     """`power_table` for a β that only the framework knows (a traced hyperparameter), to a few ulps."""
-    powers, complements = [beta], [1.0 - beta]
+
+    def square(pair: tuple[Any, Any]) -> tuple[Any, Any]:
+        power, complement = pair
+        return power * power, complement + product(power * complement)
+
+    pair = (beta, 1.0 - beta)
+    if iterate is not None:
+        return iterate(square, pair, _BITS)
+    pairs = [pair]
     for _ in range(_BITS - 1):
-        complements.append(complements[-1] + product(powers[-1] * complements[-1]))
-        powers.append(powers[-1] * powers[-1])
+        pairs.append(square(pairs[-1]))
+    powers, complements = zip(*pairs, strict=True)
     return xp.stack(powers), xp.stack(complements)
 
 
@@ -137,6 +147,7 @@ def step_scalars(
     betas: tuple[Any, Any] | None = None,
     xp: Any = np,
     product: Callable[[Any], Any] = plain_product,
+    iterate: Callable[..., Any] | None = None,
 ) -> StepScalars:
     """The scalars of step t.
 
@@ -157,6 +168,9 @@ def step_scalars(
         betas: (β1, β2) as float64 scalars of the framework, where only it knows them.
         xp: Namespace with `floor`, `where`, `sqrt`, `maximum` (and `stack` with `betas`).
         product: Guard of products that feed a sum; see `adabelief_core.update`.
+        iterate: `iterate(f, x, n)`, the n terms x, f(x), f(f(x)), … stacked, for a pair x: a loop of the
+            framework, which compiles sooner than the terms written out. Read with `betas` alone. None:
+            written out.
 
     Returns:
         Float64 scalars of the framework.
@@ -171,7 +185,7 @@ def step_scalars(
     if betas is None:
         table1, table2 = power_table(h.betas[0]), power_table(h.betas[1])
     else:
-        table1, table2 = (traced_power_table(beta, xp, product) for beta in betas)
+        table1, table2 = (traced_power_table(beta, xp, product, iterate) for beta in betas)
     _, b1 = power_and_complement(t, table1, xp, product)
     power2, b2 = power_and_complement(t, table2, xp, product)
     # 1 - β1^(t+1), without a second walk over the bits.

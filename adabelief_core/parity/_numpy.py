@@ -16,7 +16,7 @@ from adabelief_core.parity._problems import DTYPES, Problem
 class _Run:
     def __init__(self, problem: Problem, kernel: Kernel) -> None:
         self._params = problem.params()
-        self._optimizer = AdaBelief(self._params, kernel=kernel, **{"lr": problem.h.lr, **problem.options})
+        self._optimizer = AdaBelief(self._params, problem.lr, kernel=kernel, **problem.options)
 
     def step(self, grads: Mapping[str, np.ndarray]) -> None:
         self._optimizer.step(grads)

@@ -50,15 +50,16 @@ class Problem:
     name: str
     dtype: str
     options: Mapping[str, Any]
-    """Fields of `Hyperparameters` that differ from their defaults."""
+    """Fields of `Hyperparameters` that differ from their defaults, `lr` apart."""
     steps: int = 12
+    lr: float = _LR
     tensors: tuple[str, ...] = tuple(_SHAPES)
     seed: int = 0
 
     @cached_property
     def h(self) -> Hyperparameters:
         """The hyperparameters."""
-        return Hyperparameters(**{"lr": _LR, **self.options})
+        return Hyperparameters(lr=self.lr, **self.options)
 
     def params(self) -> dict[str, np.ndarray]:
         """Name to initial parameter, new arrays at every call; "strided" is not contiguous."""

@@ -65,7 +65,9 @@ def draw(results: dict[str, dict], out: Path) -> None:
     axes = figure.add_subplot(grid[1, :])
     axes.axis("off")
     cells = [[row[0], row[1], f"{row[2]:,}", f"{row[3]:,}", f"{row[4]:,}", f"{row[5]:,}"] for row in rows]
-    table = axes.table(cells, colLabels=COLUMNS, loc="center", cellLoc="left", colWidths=[0.33, 0.17, 0.1, 0.13, 0.16, 0.14])
+    table = axes.table(
+        cells, colLabels=COLUMNS, loc="center", cellLoc="left", colWidths=[0.33, 0.17, 0.1, 0.13, 0.16, 0.14]
+    )
     table.auto_set_font_size(False)
     table.set_fontsize(9)
     axes.set_title("The same gradients, replayed: parameters and moments beside the readable rule, at every step")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def initial_weights() -> dict[str, np.ndarray]:
     """Name to float32 array: `kernel0` of shape (inputs, outputs), `bias0` of shape (outputs,), …"""
     rng = np.random.default_rng(1)
     weights = {}
-    for i, (inputs, outputs) in enumerate(zip(LAYERS, LAYERS[1:], strict=False)):
+    for i, (inputs, outputs) in enumerate(pairwise(LAYERS)):
         weights[f"kernel{i}"] = (rng.standard_normal((inputs, outputs)) * np.sqrt(2 / inputs)).astype(np.float32)
         weights[f"bias{i}"] = np.zeros(outputs, np.float32)
     return weights
@@ -79,7 +80,7 @@ def finish(name: str, folder: Path, losses: list[float], accuracies: list[float]
     """
     with np.load(folder / "gradients.npz") as stream:
         steps = len(stream["bias0"])
-    problem = Recorded("digits", "float32", {"lr": LEARNING_RATE}, steps=steps, folder=folder)
+    problem = Recorded("digits", "float32", {}, steps=steps, lr=LEARNING_RATE, folder=folder)
     adapter = entry_points()[name].load()
     rows = []
     for mode in tqdm(adapter.modes(), desc=f"{name.partition('/')[0]:>8}", unit="mode"):

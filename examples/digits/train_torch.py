@@ -1,6 +1,7 @@
 """The same classifier in PyTorch."""
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from adabelief_torch import AdaBelief
 train_x, train_y, test_x, test_y = (torch.from_numpy(x) for x in data())
 weights = {name: torch.from_numpy(w) for name, w in initial_weights().items()}
 
-linears = [torch.nn.Linear(n, m) for n, m in zip(LAYERS, LAYERS[1:], strict=False)]
+linears = [torch.nn.Linear(n, m) for n, m in pairwise(LAYERS)]
 with torch.no_grad():
     for i, linear in enumerate(linears):
         linear.weight.copy_(weights[f"kernel{i}"].T)

@@ -73,7 +73,6 @@ def test_one_ulp_in_one_element_at_one_step_is_seen(kind, name, step, dtype):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"lr": float(np.nextafter(np.float32(0.01), np.float32(1)))},
         {"betas": (0.9, 0.9990001)},
         {"betas": (0.9000001, 0.999)},
         {"eps": 1e-9},
@@ -90,6 +89,12 @@ def test_a_wrong_hyperparameter_is_seen(wrong):
     right = Problem("right", "float32", {})
     mode = Mode("wrong", lambda problem: MODES["blocked"].start(Problem("wrong", "float32", wrong)))
     assert check(mode, right).differing > 0
+
+
+def test_a_wrong_learning_rate_is_seen():
+    right = Problem("right", "float32", {})
+    wrong = Problem("wrong", "float32", {}, lr=float(np.nextafter(np.float32(right.lr), np.float32(1))))
+    assert check(Mode("wrong", lambda problem: MODES["blocked"].start(wrong)), right).differing > 0
 
 
 def test_rounding_the_update_is_seen():

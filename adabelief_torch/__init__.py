@@ -1,0 +1,9 @@
+"""AdaBelief for PyTorch: a `torch.optim.Optimizer` that follows that package's conventions.
+
+On a CPU it runs the core's kernel on the tensors' own memory; elsewhere, and under `torch.compile`, the same rule
+in PyTorch's operations.
+"""
+
+from adabelief_torch._optimizer import AdaBelief
+
+__all__ = ["AdaBelief"]

@@ -1,0 +1,78 @@
+"""What this adapter offers the parity harness: each way that a step can take, on each device here."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+
+import ml_dtypes
+import numpy as np
+import torch
+from torch import Tensor
+
+from adabelief_core.parity import Mode, Problem, State
+from adabelief_torch._optimizer import AdaBelief
+
+
+def to_tensor(x: np.ndarray, device: str = "cpu") -> Tensor:
+    """A tensor of its own memory, with the strides of x."""
+    if x.dtype == ml_dtypes.bfloat16:
+        return to_tensor(x.view(np.uint16), device).view(torch.bfloat16)
+    source = torch.from_numpy(x.copy())
+    strides = [stride // x.itemsize for stride in x.strides]
+    return torch.empty_strided(x.shape, strides, dtype=source.dtype, device=device).copy_(source)
+
+
+def to_array(x: Tensor) -> np.ndarray:
+    """A copy as a NumPy array."""
+    x = x.detach().cpu()
+    if x.dtype is torch.bfloat16:
+        return x.view(torch.uint16).numpy().view(ml_dtypes.bfloat16).copy()
+    return x.numpy().copy()
+
+
+class _Run:
+    def __init__(self, problem: Problem, device: str, foreach: bool | None, compiled: bool) -> None:
+        self._device = device
+        self._params = {name: to_tensor(p, device).requires_grad_() for name, p in problem.params().items()}
+        self._optimizer = AdaBelief(list(self._params.values()), lr=problem.h.lr, foreach=foreach, **problem.options)
+        self._step: Callable[[], object] = self._optimizer.step
+        if compiled:
+            # Without it the compiler gives up after a few problems, and runs the rest eagerly.
+            torch.compiler.reset()
+            self._step = torch.compile(self._optimizer.step)
+
+    def step(self, grads: Mapping[str, np.ndarray]) -> None:
+        for name, p in self._params.items():
+            p.grad = to_tensor(grads[name], self._device)
+        self._step()
+
+    def state(self) -> State:
+        state = self._optimizer.state
+        m, s, v = (
+            {name: to_array(state[p][key]) for name, p in self._params.items() if key in state[p]}
+            for key in ("exp_avg", "exp_avg_var", "max_exp_avg_var")
+        )
+        return State({name: to_array(p) for name, p in self._params.items()}, m, s, v or None)
+
+
+class TorchAdapter:
+    """`adabelief_torch.AdaBelief`."""
+
+    framework = f"torch {torch.__version__}"
+
+    def modes(self) -> list[Mode]:
+        """The core's kernel, foreach and compiled steps on the CPU; foreach and single tensors on CUDA."""
+        modes = [_mode("eager", "cpu", None), _mode("foreach", "cpu", True)]
+        if any(map(shutil.which, ("g++", "clang++", "cl"))):
+            modes.append(_mode("compiled", "cpu", None, compiled=True))
+        if torch.cuda.is_available():
+            modes += [_mode("foreach", "cuda", None), _mode("single", "cuda", False)]
+        return modes
+
+
+def _mode(name: str, device: str, foreach: bool | None, *, compiled: bool = False) -> Mode:
+    return Mode(name, lambda problem: _Run(problem, device, foreach, compiled), device=device, slow=compiled)
+
+
+adapter = TorchAdapter()

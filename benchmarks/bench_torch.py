@@ -1,0 +1,60 @@
+"""The PyTorch adapter beside torch.optim and adabelief-pytorch. `slow` as argument: without numba."""
+
+import contextlib
+import io
+import resource
+import sys
+
+FAST = sys.argv[1:] != ["slow"]
+if not FAST:
+    sys.modules["numba"] = None  # as where the extra `fast` is not installed
+
+import torch
+from adabelief_pytorch import AdaBelief as Peer
+from common import LARGE, ROUNDS, SMALL, median_ms, report
+
+from adabelief_torch import AdaBelief
+
+OURS = "adabelief_torch" + (" with fast" if FAST else "")
+
+
+def parameters(shapes):
+    params = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
+    for p in params:
+        p.grad = torch.randn_like(p) * 0.1
+    return params
+
+
+def quiet(make):
+    with contextlib.redirect_stdout(io.StringIO()):
+        return make()
+
+
+def peak_memory():
+    """Bytes a parameter that a step's peak lies above parameters, gradients and the two moments."""
+    params = parameters([(LARGE,)])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    optimizer = AdaBelief(params)
+    optimizer.step()
+    optimizer.step()
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return grown / LARGE - 8
+
+
+memory = peak_memory()
+for case, shapes, rounds in (
+    (f"PyTorch, {LARGE // 10**6} million float32", [(LARGE,)], ROUNDS),
+    (f"PyTorch, {len(SMALL)} small tensors", SMALL, 20 * ROUNDS),
+):
+    params = parameters(shapes)
+    steps = {
+        OURS: AdaBelief(params).step,
+        "AdamW(fused=True)": torch.optim.AdamW(params, fused=True).step,
+        "AdamW(foreach=True)": torch.optim.AdamW(params, foreach=True).step,
+        "AdamW, loop": torch.optim.AdamW(params, foreach=False, fused=False).step,
+        "adabelief-pytorch 0.2.1": quiet(
+            lambda params=params: Peer(params, print_change_log=False, rectify=False)
+        ).step,
+    }
+    notes = {OURS: f"peak beyond two moments: {memory:.2f} bytes a parameter"} if len(shapes) == 1 else {}
+    report(case, OURS, median_ms(steps, rounds), notes)
