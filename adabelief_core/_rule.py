@@ -129,8 +129,11 @@ def update(
     gradient that has long been zero, becomes 0 everywhere: XLA and TensorFlow flush it, NumPy and PyTorch do not.
 
     Args:
-        p, g, m, s: Parameter, gradient and moments: arrays of one shape, in the compute dtype.
-        v: Largest s so far, an array like s, under `variant.amsgrad`; otherwise not read.
+        p: Parameter, an array of the compute dtype.
+        g: Gradient, an array like p.
+        m: First moment, an array like p.
+        s: Second moment, an array like p.
+        v: Largest s so far, an array like p, under `variant.amsgrad`; otherwise not read.
         c: Coefficients of this step.
         variant: The lines that run.
         xp: The arrays' namespace (`numpy`, `jax.numpy`, `keras.ops`, …): `sqrt`, `abs`,

@@ -24,7 +24,8 @@ def compare(a: np.ndarray, b: np.ndarray) -> Difference:
     """Compare bits. All NaNs are one value: IEEE 754 leaves their sign and payload open.
 
     Args:
-        a, b: Arrays of one shape and one dtype, floating or complex.
+        a: An array, floating or complex.
+        b: An array of the same shape and dtype.
 
     Raises:
         ValueError: Another shape or dtype.

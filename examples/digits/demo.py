@@ -22,6 +22,8 @@ import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
 RUNS = {"numpy": {}, "torch": {}, "keras": {"KERAS_BACKEND": "tensorflow"}, "jax": {}}
+# Wide under narrow, so that curves that coincide can all be seen.
+STYLES = {"numpy": (7, "-"), "torch": (4.5, "-"), "keras": (2.5, "-"), "optax": (1.2, "--")}
 COLUMNS = ("framework", "mode", "steps", "parameters", "differing bits in", "largest, ulps")
 
 
@@ -33,13 +35,17 @@ def main() -> None:
         for name, environment in RUNS.items():
             quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
             command = [sys.executable, HERE / f"train_{name}.py", folder]
-            subprocess.run(command, env={**os.environ, **quiet, **environment}, check=True)
-        results = {path.stem: json.loads(path.read_text()) for path in Path(folder).glob("*.json")}
+            done = subprocess.run(
+                command, env={**os.environ, **quiet, **environment}, stderr=subprocess.PIPE, text=True, check=False
+            )
+            if done.returncode:
+                sys.exit(f"{done.stderr}\nThe training in {name} failed.")
+        results = {name: json.loads((Path(folder) / f"{name}.json").read_text()) for name in STYLES}
     out.parent.mkdir(parents=True, exist_ok=True)
     draw(results, out)
     rows = [row for result in results.values() for row in result["parity"]]
     identical = sum(row[4] == 0 for row in rows)
-    for name, result in sorted(results.items()):
+    for name, result in results.items():
         print(f"{name:>8}: loss {result['losses'][-1]:.6f}, test accuracy {result['accuracies'][-1]:.1%}")
     print(f"{identical} of {len(rows)} replays of the recorded gradients are bit-identical with the rule.")
     print(f"Picture: {out}")
@@ -47,14 +53,12 @@ def main() -> None:
 
 def draw(results: dict[str, dict], out: Path) -> None:
     """Loss and accuracy on top of each other, and the parity table below."""
-    rows = [row for name in sorted(results, key=list(results).index) for row in results[name]["parity"]]
+    rows = [row for result in results.values() for row in result["parity"]]
     figure = plt.figure(figsize=(10, 5.2 + 0.24 * len(rows)), layout="constrained")
     grid = figure.add_gridspec(2, 2, height_ratios=[4, 0.25 * len(rows) + 0.6])
-    # Wide under narrow, so that curves that coincide can all be seen.
-    styles = {"numpy": (7, "-"), "torch": (4.5, "-"), "keras": (2.5, "-"), "optax": (1.2, "--")}
     for column, key, label in ((0, "losses", "training loss"), (1, "accuracies", "test accuracy")):
         axes = figure.add_subplot(grid[0, column])
-        for name, (width, line) in styles.items():
+        for name, (width, line) in STYLES.items():
             values = results[name][key]
             axes.plot(range(1, len(values) + 1), values, line, linewidth=width, label=name)
         axes.set(xlabel="epoch", title=label)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -46,7 +47,7 @@ def epochs(name: str) -> Iterator[list[np.ndarray]]:
     """The indices of each epoch's batches, the same for all; shows progress under this name."""
     rng = np.random.default_rng(2)
     examples = len(data()[0])
-    for _ in tqdm(range(EPOCHS), desc=f"{name:>8}", unit="epoch"):
+    for _ in tqdm(range(EPOCHS), desc=f"{name:>8}", unit="epoch", file=sys.stdout):
         order = rng.permutation(examples)
         yield [order[i : i + BATCH] for i in range(0, examples - BATCH + 1, BATCH)]
 
@@ -83,7 +84,7 @@ def finish(name: str, folder: Path, losses: list[float], accuracies: list[float]
     problem = Recorded("digits", "float32", {}, steps=steps, lr=LEARNING_RATE, folder=folder)
     adapter = entry_points()[name].load()
     rows = []
-    for mode in tqdm(adapter.modes(), desc=f"{name.partition('/')[0]:>8}", unit="mode"):
+    for mode in tqdm(adapter.modes(), desc=f"{name.partition('/')[0]:>8}", unit="mode", file=sys.stdout):
         result = check(mode, problem)
         rows.append((adapter.framework, mode.name, result.steps, result.elements, result.differing, result.ulps))
     results = {"losses": losses, "accuracies": accuracies, "parity": rows}
