@@ -1,0 +1,100 @@
+"""What the optimizer does in TensorFlow's own way."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from keras import ops
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext  # TensorFlow has no public name for it
+
+from adabelief_core import LAST_STEP, Coefficients, Hyperparameters, assemble, step_scalars
+from adabelief_tf._tensors import Step, TensorSteps, host_step
+
+
+def _compiled_by_xla() -> bool:
+    """Whether XLA compiles what is traced now."""
+    return GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()) or bool(tf.config.optimizer.get_jit())
+
+
+def _apart(x: Any) -> Any:
+    """x, from where grappler multiplies and adds in no other order: it knows nothing of this operation.
+
+    It is free: the operation hands its input on.
+    """
+    return tf.raw_ops.Snapshot(input=x)
+
+
+class _Namespace:
+    """What the rule calls."""
+
+    abs, sqrt, where = tf.abs, tf.sqrt, tf.where
+
+    @staticmethod
+    def ones_like(x: Any) -> Any:
+        return tf.ones([], x.dtype)  # `where` broadcasts it, without a pass over memory
+
+    @staticmethod
+    def zeros_like(x: Any) -> Any:
+        return tf.zeros([], x.dtype)
+
+    @staticmethod
+    def maximum(v: Any, s: Any) -> Any:
+        # XLA's own maximum loses NaN on CPUs (its fast min and max). A NaN in s stays there, so this one keeps it in v.
+        return tf.where(v >= s, v, s)
+
+
+class Backend(TensorSteps):
+    """Eager steps take their scalars from the host; graphs compute them in float64 tensors."""
+
+    _namespace = _Namespace
+
+    def _beside(self: Any, variable: Any) -> AbstractContextManager[Any]:
+        """Place new variables on the devices of this one."""
+        return self._distribution_strategy.extended.colocate_vars_with(getattr(variable, "value", variable))
+
+    @staticmethod
+    def _apart(x: Any) -> Any:
+        return x if tf.executing_eagerly() else _apart(x)
+
+    @staticmethod
+    def _dense(gradient: Any) -> Any:
+        """The gradient as a dense tensor; repeated indices of `tf.IndexedSlices` add up."""
+        if isinstance(gradient, tf.SparseTensor):
+            return tf.sparse.to_dense(gradient)
+        return tf.convert_to_tensor(gradient)
+
+    @staticmethod
+    def _fits(gradient: Any, variable: Any) -> bool:
+        return gradient.shape.is_compatible_with(variable.shape)
+
+    @staticmethod
+    def _tensor(x: Any, dtype: str) -> Any:
+        # Grappler sums numbers in an order of its own, arrays and numbers apart: a number is an array of one here.
+        x = ops.cast(x, dtype)
+        return x if x.shape.rank or tf.executing_eagerly() else tf.expand_dims(x, 0)
+
+    def assign(self: Any, variable: Any, value: Any) -> None:
+        """Assign a value of `update_step` to a variable."""
+        super().assign(variable, value if len(variable.shape) else tf.reshape(value, []))
+
+    def _step(self, h: Hyperparameters, iterations: Any, learning_rate: Any, dtype: str) -> Step:
+        if tf.executing_eagerly():
+            step = host_step(h, iterations, learning_rate, dtype)
+            *numbers, adaptive = step.coefficients
+            return step._replace(coefficients=Coefficients(*tf.unstack(tf.constant(numbers, dtype)), adaptive))
+
+        count, compiled = tf.convert_to_tensor(iterations), _compiled_by_xla()
+        # Not one float32 tensor on the way: Python's numbers become float64 directly.
+        t = tf.minimum(tf.cast(count, tf.float64) + 1.0, float(LAST_STEP))
+        zero = -tf.cast(tf.minimum(count, 0), tf.float64)
+        scalars = step_scalars(t, h, xp=ops, product=(lambda x: x + zero) if compiled else _apart)
+        rate = learning_rate if isinstance(learning_rate, float) else tf.cast(learning_rate, tf.float64)
+
+        def cast(x: Any) -> Any:
+            return tf.cast(x, dtype) if tf.is_tensor(x) else tf.constant(np.dtype(dtype).type(x))
+
+        step = Step(assemble(h, scalars, rate, dtype, cast), h.variant)
+        return step._replace(zero=cast(zero), always=count >= 0) if compiled else step
