@@ -46,9 +46,7 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", "-n2", "--doctest-modules", "adabelief_torch", "tests/torch")
     session.run("pytest", "-n2", "--doctest-modules", "adabelief_jax", "tests/jax")
     for backend in BACKENDS:
-        session.run(
-            "pytest", "-n2", "--doctest-modules", "adabelief_tf", "tests/tf", env={"KERAS_BACKEND": backend}
-        )
+        session.run("pytest", "-n2", "--doctest-modules", "adabelief_tf", "tests/tf", env={"KERAS_BACKEND": backend})
 
 
 @nox.session

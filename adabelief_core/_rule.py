@@ -48,8 +48,20 @@ def coefficients(h: Hyperparameters, step: int, dtype: Any, lr: float | None = N
     return assemble(h, scalars, h.lr if lr is None else lr, dtype, np.dtype(dtype).type)
 
 
-def assemble(h: Hyperparameters, scalars: StepScalars, lr: Any, dtype: Any, cast: Callable[[Any], Any]) -> Coefficients:
-    """Round h, the step's scalars and the learning rate, each once, to `dtype` by `cast`."""
+def assemble(h: Any, scalars: StepScalars, lr: Any, dtype: Any, cast: Callable[[Any], Any]) -> Coefficients:
+    """Round the numbers of a step, each once, to the compute dtype.
+
+    Args:
+        h: `Hyperparameters`, or a framework's own numbers under the names `betas`, `eps`, `eps_root` and
+            `weight_decay`.
+        scalars: Those of the step, float64.
+        lr: Learning rate of the step.
+        dtype: Compute dtype, float32 or float64.
+        cast: Makes a scalar of `dtype` of a number.
+
+    Returns:
+        What `cast` makes, and `scalars.adaptive` as it is.
+    """
     beta1, beta2 = h.betas
     eps_root = h.eps if h.eps_root is None else h.eps_root
     return Coefficients(

@@ -69,7 +69,7 @@ def power_table(beta: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def traced_power_table(
-    beta: Any, xp: Any, product: Callable[[Any], Any], iterate: Callable[..., Any] | None = None
+    beta: Any, xp: Any, product: Callable[[Any], Any], iterate: Callable[..., tuple[Any, Any]] | None = None
 ) -> tuple[Any, Any]:
     """`power_table` for a β that only the framework knows (a traced hyperparameter), to a few ulps."""
 

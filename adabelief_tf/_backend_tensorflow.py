@@ -78,13 +78,13 @@ class Backend(TensorSteps):
 
     def assign(self: Any, variable: Any, value: Any) -> None:
         """Assign a value of `update_step` to a variable."""
-        super().assign(variable, value if len(variable.shape) else tf.reshape(value, []))
+        super().assign(variable, value if len(variable.shape) else tf.reshape(value, []))  # type: ignore[misc]
 
     def _step(self, h: Hyperparameters, iterations: Any, learning_rate: Any, dtype: str) -> Step:
         if tf.executing_eagerly():
             step = host_step(h, iterations, learning_rate, dtype)
             *numbers, adaptive = step.coefficients
-            return step._replace(coefficients=Coefficients(*tf.unstack(tf.constant(numbers, dtype)), adaptive))
+            return step._replace(coefficients=Coefficients._make([*tf.unstack(tf.constant(numbers, dtype)), adaptive]))
 
         count, compiled = tf.convert_to_tensor(iterations), _compiled_by_xla()
         # Not one float32 tensor on the way: Python's numbers become float64 directly.

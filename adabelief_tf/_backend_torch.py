@@ -30,7 +30,7 @@ def _on_cpu(variables: Sequence[Any]) -> bool:
 def _in_numbers(step: Step) -> Step:
     """Python numbers for coefficients: on any device they enter in the tensor's dtype, in which they are exact."""
     *numbers, adaptive = step.coefficients
-    return step._replace(coefficients=Coefficients(*map(float, numbers), adaptive))
+    return step._replace(coefficients=Coefficients._make([*map(float, numbers), adaptive]))
 
 
 class Backend(TensorSteps):

@@ -147,12 +147,12 @@ class AdaBelief(_Backend, keras.optimizers.Optimizer):
         self.amsgrad = amsgrad
         self.nesterov = nesterov
         self.maximize = maximize
-        self._hyperparameters(**({} if callable(learning_rate) else {"lr": learning_rate}))
+        self._hyperparameters(0.0 if callable(learning_rate) else learning_rate)
 
-    def _hyperparameters(self, **lr: float) -> Hyperparameters:
+    def _hyperparameters(self, learning_rate: float = 0.0) -> Hyperparameters:
         """The attributes as they stand now: Keras lets them be assigned to."""
         return Hyperparameters(
-            **lr,
+            lr=learning_rate,
             betas=(self.beta_1, self.beta_2),
             eps=self.epsilon,
             eps_root=self.epsilon_root,

@@ -98,7 +98,7 @@ class KerasAdapter:
     def modes(self) -> list[Mode]:
         """Eager everywhere; graph and jit on TensorFlow, jit on JAX."""
         backend = keras.backend.backend()
-        prepare = {"eager": _eager}
+        prepare: dict[str, Callable[[AdaBelief], Apply]] = {"eager": _eager}
         if backend == "tensorflow":
             prepare |= {"graph": _graph(False), "jit": _graph(True)}
         elif backend == "jax":

@@ -52,7 +52,8 @@ class TensorSteps:
     def _backend_update_step(self: Any, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
         # The plan takes the learning rate's place, so that it reaches `update_step` by every way that
         # Keras has (tf.distribute copies it to the replicas).
-        super()._backend_update_step(grads, trainable_variables, self._plan(learning_rate))
+        plan = self._plan(learning_rate)
+        super()._backend_update_step(grads, trainable_variables, plan)  # type: ignore[misc]
 
     def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable and its state.
@@ -68,10 +69,10 @@ class TensorSteps:
         v = self._max_beliefs[index] if self.amsgrad else s
         dtype = m.dtype
         step = plan[dtype]
-        p = self._tensor(variable, dtype)
-        delta, *state = update(
+        p, *rest = (self._tensor(x, dtype) for x in (variable, gradient, m, s, v))
+        delta, *state = update(  # type: ignore[misc]
             p,
-            *(self._tensor(x, dtype) for x in (gradient, m, s, v)),
+            *rest,
             step.coefficients,
             self._variant(step.variant, index),
             xp=self._namespace,

@@ -108,7 +108,7 @@ class AdaBelief(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.defaults = completed(self.defaults)
+        self.defaults = completed(self.defaults)  # type: ignore[has-type]
         for group in self.param_groups:
             group.update(completed(group))
         unseal(self.state)
