@@ -1,0 +1,69 @@
+"""One step of the rule over a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from adabelief_core import Coefficients, Hyperparameters, Variant
+from adabelief_jax._guards import Guards
+from adabelief_jax._hyperparameters import Numbers, step_coefficients
+from adabelief_jax._state import Leaves, ScaleByBeliefState
+
+Rule = Callable[..., tuple[Any, Any, Any, Any]]
+"""`adabelief_core.update`, or its direction alone with the same arguments."""
+
+
+def take_step(
+    rule: Rule,
+    h: Hyperparameters,
+    numbers: Numbers,
+    variants: Sequence[Variant],
+    leaves: Leaves,
+    state: ScaleByBeliefState,
+) -> tuple[optax.Updates, ScaleByBeliefState]:
+    """Apply the rule to every leaf.
+
+    Args:
+        rule: What to apply.
+        h, numbers: As `validated` gives them.
+        variants: Each leaf's lines of the rule.
+        leaves: Checked.
+        state: Where `leaves` come from.
+
+    Returns:
+        The updates, in the gradients' dtypes, and the new state.
+    """
+    count = optax.safe_increment(state.count)
+    known: dict[Any, tuple[Coefficients, Guards]] = {}
+
+    def apply(g: Any, m: Any, s: Any, v: Any, p: Any, variant: Variant) -> tuple[Any, ...]:
+        if g is None:
+            return None, None, None, None
+        dtype = m.real.dtype
+        if dtype not in known:
+            known[dtype] = (
+                step_coefficients(h, numbers, count, dtype, state.count),
+                Guards.of(state.count, dtype),
+            )
+        c, guards = known[dtype]
+
+        def on_reals(p: Any, g: Any, m: Any, s: Any, v: Any) -> tuple[Any, ...]:
+            return rule(p, g, m, s, v, c, variant, xp=jnp, product=guards.product, kept=guards.kept)
+
+        # Parameters that no line reads are not there.
+        wide = (m if p is None else p.astype(m.dtype), g.astype(m.dtype), m, s, v)
+        if jnp.iscomplexobj(m):
+            pairs = zip(on_reals(*(x.real for x in wide)), on_reals(*(x.imag for x in wide)), strict=True)
+            delta, m, s, v = (lax.complex(*pair) for pair in pairs)
+        else:
+            delta, m, s, v = on_reals(*wide)
+        return delta.astype(g.dtype), m, s, v
+
+    rows = [apply(*row) for row in zip(*leaves[1:], variants, strict=True)]
+    updates, mu, nu, nu_max = (leaves.treedef.unflatten([row[i] for row in rows]) for i in range(4))
+    return updates, ScaleByBeliefState(count, mu, nu, nu_max if h.amsgrad else state.nu_max)
