@@ -84,8 +84,8 @@ def check_kernel(kernel: str | None) -> None:
         raise ImportError("kernel='numba' needs numba: pip install 'adabelief[fast]'")
 
 
-def _runner(kernel: Kernel) -> tuple[Callable[..., None], int]:
-    """The kernel, and the most elements that it takes at once."""
+def _runner(kernel: Kernel) -> tuple[Callable[[Coefficients, Variant], Callable[..., None]], int]:
+    """What makes the kernel of a step, and the most elements that it takes at once."""
     if kernel == "numba":
         from adabelief_core._kernel_numba import compiled
 
@@ -151,29 +151,37 @@ def _shares(jobs: Sequence[Job], size: int) -> list[list[tuple[Job, int, int]]]:
     return shares
 
 
-def _work(run: tuple[Callable[..., None], int], share: list[tuple[Job, int, int]]) -> None:
-    kernel, most = run
+def _work(
+    run: tuple[Callable[[Coefficients, Variant], Callable[..., None]], int], share: list[tuple[Job, int, int]]
+) -> None:
+    make, most = run
+    c = variant = None
     # An overflow is the user's to find in the parameters, as in every framework, not a warning here.
     with np.errstate(all="ignore"):
         for job, start, end in share:
-            arrays = (job.p, job.g, job.m, job.s, *(() if job.v is None else (job.v,)))
-            for p, g, m, s, *v in _blocks(arrays, start, end, most):
-                # Without amsgrad no kernel touches v.
-                kernel(p, g, m, s, v[0] if v else s, job.c, job.variant)
+            if job.c is not c or job.variant is not variant:
+                c, variant = job.c, job.variant
+                kernel = make(c, variant)
+            arrays = job[:4] if job.v is None else job[:5]
+            for block in _blocks(arrays, start, end, most):
+                if job.v is None:
+                    kernel(*block, block[3])  # a v that is not touched
+                else:
+                    kernel(*block)
 
 
 def _blocks(arrays: tuple[np.ndarray, ...], start: int, end: int, most: int) -> Iterator[Sequence[np.ndarray]]:
     """The elements start..end of all arrays, as one-dimensional arrays of the compute dtype."""
+    if start == end:
+        return
     dtype = arrays[2].dtype
-    if all(x.flags.c_contiguous and x.dtype == dtype for x in arrays):
+    if all([x.flags.c_contiguous and x.dtype == dtype for x in arrays]):  # noqa: C419 - a generator costs twice as much
         flat = [x.reshape(-1) for x in arrays]
-        if start == 0 and end <= most:
-            yield [x[:end] for x in flat] if end < flat[0].size else flat
+        if end - start == flat[0].size <= most:
+            yield flat
             return
         for i in range(start, end, most):
             yield [x[i : min(i + most, end)] for x in flat]
-        return
-    if start == end:
         return
     # Other strides and dtypes: NumPy's iterator copies a block at a time into its buffers, and back.
     iterator = np.nditer(  # type: ignore[call-overload]

@@ -21,7 +21,7 @@ def _kernel(variant: Variant, adaptive: bool) -> Callable[..., None]:
     maximize, amsgrad, nesterov = variant.maximize, variant.amsgrad, variant.nesterov
     coupled, decoupled, fixed = (variant.decay == kind for kind in ("coupled", "decoupled", "fixed"))
 
-    def step(p, g, m, s, v, c):  # type: ignore[no-untyped-def]
+    def step(c, p, g, m, s, v):  # type: ignore[no-untyped-def]
         beta1, rest1, beta2, rest2, eps, eps_root, weight_decay, minus_lr, scale, belief_scale, look_ahead, least = c
         zero = least - least
         for i in range(p.size):
@@ -66,8 +66,9 @@ def _kernel(variant: Variant, adaptive: bool) -> Callable[..., None]:
     return kernel
 
 
-def compiled(
-    p: np.ndarray, g: np.ndarray, m: np.ndarray, s: np.ndarray, v: np.ndarray, c: Coefficients, variant: Variant
-) -> None:
-    """One step on arrays of any length; p, m, s and (under amsgrad) v are overwritten."""
-    _kernel(variant, bool(c.adaptive))(p, g, m, s, v, c[:-1])
+def compiled(c: Coefficients, variant: Variant) -> Callable[..., None]:
+    """The step with these numbers, on arrays p, g, m, s, v of any length.
+
+    All but g are overwritten, v under amsgrad.
+    """
+    return partial(_kernel(variant, bool(c.adaptive)), c[:-1])

@@ -62,7 +62,7 @@ def traceable(optimizer: Optimizer) -> list[tuple[list[Tensors], Tensor, Variant
 
     All numbers are elements of a tensor, so that none of them is a constant whose change compiles anew.
     """
-    tasks = plan(optimizer.param_groups, optimizer.state)
+    tasks = plan(optimizer.param_groups, optimizer.state, Arrays())
     batches = _batches(tasks, _Coefficients())
     _count(tasks)
     return [([_with_axes(x) for x in batch.tensors], _packed(batch), batch.variant) for batch in batches]
@@ -105,12 +105,9 @@ class _Coefficients:
 
 
 def _job(task: Task, find: _Coefficients, arrays: Arrays) -> Job:
-    state, c, variant = task.state, *find(task)
-    moments = [state["exp_avg"], state["exp_avg_var"]]
-    if variant.amsgrad:
-        moments.append(state["max_exp_avg_var"])
-    p, m, s, *v = arrays.of(task.p, *moments)
-    return Job(p, as_array(_resolved(task.g)), m, s, v[0] if v else None, c, variant)
+    c, variant = find(task)
+    p, m, s, *v = task.arrays or arrays.make(task.p, task.state)
+    return Job(p, as_array(_resolved(task.g)), m, s, v[0] if variant.amsgrad else None, c, variant)
 
 
 def _batches(tasks: Iterable[Task], find: _Coefficients) -> list[Batch]:
@@ -144,5 +141,6 @@ def _resolved(g: Tensor) -> Tensor:
 
 
 def _count(tasks: list[Task]) -> None:
-    for task in tasks:
-        task.state["step"].fill_(task.step)
+    if tasks:
+        # A tensor, which torch need not make of a number anew for each of them.
+        torch._foreach_add_([task.state["step"] for task in tasks], torch.tensor(1.0), alpha=1.0)

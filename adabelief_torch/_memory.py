@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import ml_dtypes
 import numpy as np
 import torch
 from torch import Tensor
 
 from adabelief_core import as_reals
+
+MOMENTS = ("exp_avg", "exp_avg_var", "max_exp_avg_var")
+"""The keys of a parameter's state that moments stand under."""
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -33,18 +38,32 @@ class Arrays:
     def __init__(self) -> None:
         self._known: dict[Tensor, tuple[tuple[object, ...], list[np.ndarray]]] = {}
 
-    def of(self, p: Tensor, *moments: Tensor) -> list[np.ndarray]:
-        """Arrays of p and of its moments, which have its shape."""
-        # An array made for this address, dtype, shape and strides is right for any tensor that has them now.
-        place = (p.dtype, p.shape, p.data_ptr(), p.stride(), *[(m.data_ptr(), m.stride()) for m in moments])
+    def known(self, p: Tensor, state: Mapping[str, Tensor]) -> list[np.ndarray] | None:
+        """Arrays of p and of its moments, where all of them still lie as they did when these were made."""
         known = self._known.get(p)
-        if known is None or known[0] != place:
-            known = self._known[p] = place, [as_array(x) for x in (p, *moments)]
-        return known[1]
+        return known[1] if known is not None and known[0] == _place(p, state) else None
+
+    def make(self, p: Tensor, state: Mapping[str, Tensor]) -> list[np.ndarray]:
+        """New arrays of p and of its moments, which have its shape."""
+        arrays = [as_array(x) for x in (p, *_moments(state))]
+        self._known[p] = _place(p, state), arrays
+        return arrays
 
     def forget(self, p: Tensor) -> None:
         """Let go of the memory that p had."""
         self._known.pop(p, None)
+
+
+def _moments(state: Mapping[str, Tensor]) -> list[Tensor]:
+    return [state[key] for key in MOMENTS if key in state]
+
+
+def _place(p: Tensor, state: Mapping[str, Tensor]) -> tuple[object, ...]:
+    # An array keeps its memory alive, so that no other tensor can come to lie at its address.
+    place: list[object] = [p.dtype, p.shape, p.stride(), p.data_ptr()]
+    for moment in _moments(state):
+        place += moment.data_ptr(), moment.stride()
+    return tuple(place)
 
 
 def overlaps(x: Tensor) -> bool:

@@ -181,5 +181,5 @@ class AdaBelief(Optimizer):
             for batch in traceable(self):
                 run_traced(*batch)
         else:
-            run(plan(self.param_groups, self.state), self._arrays)
+            run(plan(self.param_groups, self.state, self._arrays), self._arrays)
         return loss

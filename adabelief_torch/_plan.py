@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from adabelief_core import Hyperparameters
-from adabelief_torch._memory import overlaps
+from adabelief_torch._memory import MOMENTS, Arrays, overlaps
 from adabelief_torch._options import hyperparameters
 
 COMPUTE_DTYPE = {
@@ -22,8 +23,6 @@ COMPUTE_DTYPE = {
 }
 """Parameter's dtype to that of its moments."""
 
-MOMENTS = ("exp_avg", "exp_avg_var", "max_exp_avg_var")
-
 
 class Task(NamedTuple):
     """One parameter's part of the step."""
@@ -35,10 +34,17 @@ class Task(NamedTuple):
     """The number of this step, from 1."""
     h: Hyperparameters
     foreach: bool | None
+    arrays: list[np.ndarray] | None
+    """Arrays of p and its moments, where they are known."""
 
 
-def plan(groups: list[dict[str, Any]], state: Mapping[Tensor, Any]) -> list[Task]:
+def plan(groups: list[dict[str, Any]], state: Mapping[Tensor, Any], arrays: Arrays) -> list[Task]:
     """The tasks of a step: every parameter with a gradient. State begins at zero.
+
+    Args:
+        groups: Parameter groups.
+        state: The optimizer's.
+        arrays: Those made before: a parameter whose memory and moments are where they were has been checked.
 
     Raises:
         RuntimeError: A gradient is sparse.
@@ -54,11 +60,15 @@ def plan(groups: list[dict[str, Any]], state: Mapping[Tensor, Any]) -> list[Task
                 continue
             # Not state[p]: the lookup alone would begin an entry.
             known = state.get(p)
+            ready = arrays.known(p, known) if known else None
             try:
-                _check(p, g, known)
+                if ready is None:
+                    _check_param(p)
+                    _check_moments(p, known)
+                _check_grad(p, g)
             except (RuntimeError, TypeError, ValueError) as error:
                 raise type(error)(f"{label(group, index, position)}: {error}") from None
-            found.append((p, g, known, h, group["foreach"]))
+            found.append((p, g, known, h, group["foreach"], ready))
     return [_task(state, *task) for task in found]
 
 
@@ -102,17 +112,22 @@ def zeros(p: Tensor) -> Tensor:
     return torch.zeros_like(p, dtype=COMPUTE_DTYPE[p.dtype], memory_format=torch.preserve_format, requires_grad=False)
 
 
-def _check(p: Tensor, g: Tensor, state: Mapping[str, Tensor] | None) -> None:
-    _check_param(p)
-    dtype = COMPUTE_DTYPE[p.dtype]
+def _check_grad(p: Tensor, g: Tensor) -> None:
     if g.layout is not torch.strided:
         raise RuntimeError("AdaBelief does not support sparse gradients, please consider SparseAdam instead")
     if g.shape != p.shape:
         raise ValueError(f"Invalid grad: shape {list(g.shape)} (expected {list(p.shape)}, the parameter's)")
     # A half-precision parameter may gather its gradient in float32 (`grad_dtype`).
-    if g.dtype is not p.dtype and g.dtype is not dtype:
+    if g.dtype is not p.dtype and g.dtype is not COMPUTE_DTYPE[p.dtype]:
         raise ValueError(f"Invalid grad: dtype {g.dtype} (expected {p.dtype}, the parameter's)")
-    for key, moment in _moments(state):
+
+
+def _check_moments(p: Tensor, state: Mapping[str, Tensor] | None) -> None:
+    dtype = COMPUTE_DTYPE[p.dtype]
+    for key in MOMENTS:
+        if not state or (key not in state and key == "max_exp_avg_var"):
+            continue
+        moment = state[key]
         if moment.shape != p.shape:
             raise ValueError(
                 f"Invalid state {key!r}: shape {list(moment.shape)} (expected {list(p.shape)}, the parameter's)"
@@ -124,15 +139,15 @@ def _check(p: Tensor, g: Tensor, state: Mapping[str, Tensor] | None) -> None:
             )
 
 
-def _moments(state: Mapping[str, Tensor] | None) -> Iterator[tuple[str, Tensor]]:
-    if state:
-        yield "exp_avg", state["exp_avg"]
-        yield "exp_avg_var", state["exp_avg_var"]
-        if "max_exp_avg_var" in state:
-            yield "max_exp_avg_var", state["max_exp_avg_var"]
-
-
-def _task(state: Any, p: Tensor, g: Tensor, known: Any, h: Hyperparameters, foreach: bool | None) -> Task:
+def _task(
+    state: Any,
+    p: Tensor,
+    g: Tensor,
+    known: Any,
+    h: Hyperparameters,
+    foreach: bool | None,
+    arrays: list[np.ndarray] | None,
+) -> Task:
     if not known:
         known = state[p]
         # On the host, as torch.optim has it: reading it must not wait for a device.
@@ -140,5 +155,5 @@ def _task(state: Any, p: Tensor, g: Tensor, known: Any, h: Hyperparameters, fore
         known["exp_avg"], known["exp_avg_var"] = zeros(p), zeros(p)
     # Also where a group turns amsgrad on later: the largest second moment seen since then.
     if h.amsgrad and "max_exp_avg_var" not in known:
-        known["max_exp_avg_var"] = zeros(p)
-    return Task(p, g, known, int(known["step"]) + 1, h, foreach)
+        known["max_exp_avg_var"], arrays = zeros(p), None
+    return Task(p, g, known, int(known["step"]) + 1, h, foreach, arrays)
