@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adabelief_torch._options import completed, hyperparameters
 from adabelief_torch._memory import MOMENTS
+from adabelief_torch._options import completed, hyperparameters
 from adabelief_torch._plan import COMPUTE_DTYPE, label
 
 _WANTED = ("step", "exp_avg", "exp_avg_var")
