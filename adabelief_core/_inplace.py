@@ -162,15 +162,14 @@ def _work(
             if job.c is not c or job.variant is not variant:
                 c, variant = job.c, job.variant
                 kernel = make(c, variant)
-            arrays = job[:4] if job.v is None else job[:5]
-            for block in _blocks(arrays, start, end, most):
+            for block in _blocks([x for x in job[:5] if x is not None], start, end, most):
                 if job.v is None:
                     kernel(*block, block[3])  # a v that is not touched
                 else:
                     kernel(*block)
 
 
-def _blocks(arrays: tuple[np.ndarray, ...], start: int, end: int, most: int) -> Iterator[Sequence[np.ndarray]]:
+def _blocks(arrays: Sequence[np.ndarray], start: int, end: int, most: int) -> Iterator[Sequence[np.ndarray]]:
     """The elements start..end of all arrays, as one-dimensional arrays of the compute dtype."""
     if start == end:
         return

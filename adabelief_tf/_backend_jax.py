@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -17,17 +16,9 @@ class Backend(TensorSteps):
     """Eager steps take their scalars from the host; traced ones compute them in float64 tensors."""
 
     @staticmethod
-    def _beside(variable: Any) -> AbstractContextManager[Any]:
-        return nullcontext()
-
-    @staticmethod
     def _dense(gradient: Any) -> Any:
         """The gradient as a dense tensor."""
         return ops.convert_to_tensor(gradient, sparse=False)
-
-    @staticmethod
-    def _fits(gradient: Any, variable: Any) -> bool:
-        return gradient.shape == tuple(variable.shape)
 
     def _step(self, h: Hyperparameters, iterations: Any, learning_rate: Any, dtype: str) -> Step:
         count = ops.convert_to_tensor(iterations)

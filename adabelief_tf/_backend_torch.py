@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import ml_dtypes
@@ -37,18 +36,10 @@ class Backend(TensorSteps):
     """On a CPU the core's kernel works on the tensors' own memory; elsewhere tensors are updated."""
 
     @staticmethod
-    def _beside(variable: Any) -> AbstractContextManager[Any]:
-        return nullcontext()
-
-    @staticmethod
     def _dense(gradient: Any) -> Any:
         """The gradient as a dense tensor, out of reach of autograd."""
         gradient = ops.convert_to_tensor(gradient).detach()
         return gradient.to_dense() if gradient.layout != torch.strided else gradient
-
-    @staticmethod
-    def _fits(gradient: Any, variable: Any) -> bool:
-        return gradient.shape == tuple(variable.shape)
 
     def _step(self, h: Hyperparameters, iterations: Any, learning_rate: Any, dtype: str) -> Step:
         return host_step(h, iterations, learning_rate, dtype)

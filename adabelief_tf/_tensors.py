@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from keras import ops
@@ -34,6 +35,14 @@ class TensorSteps:
     def _tensor(x: Any, dtype: str) -> Any:
         """A variable or tensor as the rule takes it."""
         return ops.cast(x, dtype)
+
+    def _beside(self, variable: Any) -> AbstractContextManager[Any]:
+        """Where new state of a variable is placed."""
+        return nullcontext()
+
+    @staticmethod
+    def _fits(gradient: Any, variable: Any) -> bool:
+        return tuple(gradient.shape) == tuple(variable.shape)
 
     @staticmethod
     def _apart(x: Any) -> Any:
