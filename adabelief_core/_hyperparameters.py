@@ -57,7 +57,7 @@ class Hyperparameters:
 
     References:
         Zhuang et al., AdaBelief Optimizer, NeurIPS 2020, https://arxiv.org/abs/2010.07468
-        (Algorithm 2, and the settings of appendix D).
+        (Algorithm 2).
     """
 
     lr: float = 1e-3

@@ -94,8 +94,11 @@ class AdaBelief:
         shared = _hyperparameters({"lr": lr, **hyper})
         self._lr = lr
         self._entries: dict[str, _Entry] = {}
+        names: dict[int, str] = {}
         for name, param in params.items():
             _check_param(name, param)
+            if param.size and names.setdefault(param.ctypes.data, name) != name:
+                raise ValueError(f"Invalid params[{name!r}]: the memory of params[{names[param.ctypes.data]!r}]")
             own = overrides.get(name)
             h = _hyperparameters({"lr": lr, **hyper, **own}) if own else shared
             self._entries[name] = _Entry(param, h, (own or {}).get("lr"), _zero_state(param, h))

@@ -295,6 +295,13 @@ def test_bad_parameters(param, error, message):
         AdaBelief({"w": param})
 
 
+def test_one_array_under_two_names():
+    w = np.ones(3)
+    with pytest.raises(ValueError, match=re.escape("Invalid params['b']: the memory of params['a']")):
+        AdaBelief({"a": w, "b": w[:2]})
+    AdaBelief({"a": w[:0], "b": w[:0]})
+
+
 def test_compute_dtype_names_the_dtype():
     with pytest.raises(TypeError, match="Invalid dtype: <i4"):
         compute_dtype(np.dtype("int32"))
