@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, or 1 if a mode breaks its promise or an adapter fails.
     """
-    names = sorted(entry_points())
+    names = list(entry_points())
     parser = argparse.ArgumentParser(prog="adabelief", description="AdaBelief for PyTorch, Keras 3 and JAX.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
