@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parity.add_argument("--adapter", action="append", choices=names, help="only this adapter (repeatable)")
     parity.add_argument("--dtype", action="append", choices=DTYPES, help="only this dtype (repeatable)")
-    parity.add_argument("--steps", type=_positive, default=12, help="steps of each run (default: %(default)s)")
+    parity.add_argument("--steps", type=_positive, default=8, help="steps of each run (default: %(default)s)")
     parity.add_argument("--full", action="store_true", help="every pair of options, in minutes")
     arguments = parser.parse_args(argv)
 
