@@ -36,3 +36,18 @@ class Guards(NamedTuple):
             # The other branch is never taken; a gradient through it could be 0 × ∞.
             lambda s: jnp.where(real, s, jnp.sqrt(jax.lax.stop_gradient(s))),
         )
+
+
+class Namespace:
+    """What the rule calls of `jax.numpy`."""
+
+    abs = staticmethod(jnp.abs)
+    maximum = staticmethod(jnp.maximum)
+    ones_like = staticmethod(jnp.ones_like)
+    sqrt = staticmethod(jnp.sqrt)
+    where = staticmethod(jnp.where)
+
+    @staticmethod
+    def zeros_like(x: Any) -> Any:
+        """Zeros that keep x's derivative: what differentiates a step must get through a first moment of 0."""
+        return x - jax.lax.stop_gradient(x)

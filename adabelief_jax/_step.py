@@ -10,7 +10,7 @@ import optax
 from jax import lax
 
 from adabelief_core import Coefficients, Hyperparameters, Variant
-from adabelief_jax._guards import Guards
+from adabelief_jax._guards import Guards, Namespace
 from adabelief_jax._hyperparameters import Numbers, step_coefficients
 from adabelief_jax._state import Leaves, ScaleByBeliefState
 
@@ -53,7 +53,7 @@ def take_step(
         c, guards = known[dtype]
 
         def on_reals(p: Any, g: Any, m: Any, s: Any, v: Any) -> tuple[Any, ...]:
-            return rule(p, g, m, s, v, c, variant, xp=jnp, product=guards.product, kept=guards.kept)
+            return rule(p, g, m, s, v, c, variant, xp=Namespace, product=guards.product, kept=guards.kept)
 
         # Parameters that no line reads are not there.
         wide = (m if p is None else p.astype(m.dtype), g.astype(m.dtype), m, s, v)

@@ -219,3 +219,20 @@ def test_purity():
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         assert compare(np.atleast_1d(np.asarray(a, np.float32)), np.atleast_1d(np.asarray(b, np.float32))).count == 0
     assert int(state[0].count) == 0
+
+
+@pytest.mark.parametrize("gradient", [0.0, 0.3])
+def test_the_derivative_of_a_step_is_optaxs_also_where_the_moment_is_zero(gradient):
+    with jax.enable_x64(True):
+        params = jnp.ones(())
+
+        def step(opt, g):
+            return opt.update(g, opt.init(params))[0]
+
+        options = {"eps": 1e-3, "eps_root": 1e-4}
+        ours, theirs = (
+            float(jax.grad(lambda g, opt=opt: step(opt, g))(gradient))
+            for opt in (adabelief(0.1, **options), optax.adabelief(0.1, **options))
+        )
+        assert ours == pytest.approx(theirs, rel=1e-12)
+        assert ours != 0
