@@ -4,7 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from adabelief_core import AdaBelief
 from adabelief_core.parity import DTYPES, check, covering, quick
+from adabelief_jax import adabelief
 from adabelief_jax._parity import adapter
 
 MODES = {(mode.name, mode.device): mode for mode in adapter.modes()}
@@ -75,3 +77,22 @@ def test_gpu(name, dtype):
     mode = MODES[name, "gpu"]
     for problem in quick(dtype):
         assert check(mode, problem).ulps <= mode.ulps, problem.name
+
+
+def test_without_eps_root_a_subnormal_second_moment_may_be_flushed():
+    """XLA on a CPU flushes subnormal numbers: less than 2^-126 a step, less than 2^-126/(1-β2) in all."""
+    least = np.finfo(np.float32).smallest_normal
+    params = {"w": np.ones(50, np.float32)}
+    reference = AdaBelief(params, eps=1e-8, eps_root=0.0)
+    opt = adabelief(1e-3, eps=1e-8, eps_root=0.0)
+    state = opt.init(params)
+    rng = np.random.default_rng(0)
+    flushed = 0
+    for _ in range(20):
+        grads = {"w": np.float32(1e-19) * rng.standard_normal(50, np.float32)}
+        reference.step(grads)
+        _, state = jax.jit(opt.update)(grads, state)
+        ours, exact = np.asarray(state[0].nu["w"]), reference.state["w"].s
+        assert (np.abs(ours - exact) < least / (1 - 0.999)).all()
+        flushed += int((ours != exact).sum())
+    assert flushed
