@@ -8,7 +8,7 @@ from adabelief_core._hyperparameters import Hyperparameters, Variant
 from adabelief_core._inplace import Job, Kernel, as_reals, check_kernel, compute_dtype, update_inplace
 from adabelief_core._optimizer import AdaBelief, ParameterState
 from adabelief_core._rule import Coefficients, assemble, belief, coefficients, update
-from adabelief_core._scalars import LAST_STEP, StepScalars, step_scalars
+from adabelief_core._scalars import LAST_STEP, StepScalars, plain_product, step_scalars
 
 __version__ = "0.1.0"
 
@@ -28,6 +28,7 @@ __all__ = [
     "check_kernel",
     "coefficients",
     "compute_dtype",
+    "plain_product",
     "step_scalars",
     "update",
     "update_inplace",

@@ -183,9 +183,10 @@ def _blocks(arrays: Sequence[np.ndarray], start: int, end: int, most: int) -> It
             yield [x[i : min(i + most, end)] for x in flat]
         return
     # Other strides and dtypes: NumPy's iterator copies a block at a time into its buffers, and back.
+    # It must not fill them before it knows its range: it would write them back over another thread's work.
     iterator = np.nditer(  # type: ignore[call-overload]
         arrays,
-        flags=["external_loop", "buffered", "ranged", "zerosize_ok"],
+        flags=["external_loop", "buffered", "ranged", "delay_bufalloc"],
         op_flags=[["readwrite"], ["readonly"], *(["readwrite"] for _ in arrays[2:])],
         op_dtypes=[dtype] * len(arrays),
         casting="unsafe",

@@ -14,16 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adabelief_core import Coefficients, Variant, update
+from adabelief_core import Coefficients, Variant, plain_product, update
 from adabelief_torch._memory import has_memory
 
 _CHUNK = 2**24
 """Elements worked on at once (one tensor at the least), so that the temporaries stay this small."""
-
-
-def plain_product(x: Tensor) -> Tensor:
-    """The product itself: eager operations are rounded one by one."""
-    return x
 
 
 class Tensors(NamedTuple):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from adabelief_core import AdaBelief, compute_dtype, update_inplace
+from adabelief_core._inplace import _blocks
 from adabelief_core.parity import compare
 
 KERNELS = ["readable", "numpy", "numba"]
@@ -357,3 +358,19 @@ def test_a_kernel_that_is_not_installed(monkeypatch):
     monkeypatch.setattr("adabelief_core._inplace.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'adabelief\[fast\]'"):
         AdaBelief({"w": np.ones(3)}, kernel="numba")
+
+
+def test_a_share_writes_nothing_outside_itself(monkeypatch):
+    """Another thread works on the first half while this one sets up its iterator over the second."""
+    p, m = np.zeros(100, np.float16), np.zeros(100, np.float32)
+    nditer = np.nditer
+
+    def interrupted(*args, **options):
+        iterator = nditer(*args, **options)
+        p[:50] = 7
+        return iterator
+
+    monkeypatch.setattr(np, "nditer", interrupted)
+    for block in _blocks([p, np.ones_like(p), m, m.copy()], 50, 100, 100):
+        block[0][...] = 1
+    same(p, np.repeat(np.float16([7, 1]), 50))
