@@ -5,9 +5,9 @@ This package imports NumPy and the standard library alone. The adapters `adabeli
 """
 
 from adabelief_core._hyperparameters import Hyperparameters, Variant
-from adabelief_core._inplace import Job, Kernel, as_reals, check_kernel, compute_dtype, update_inplace
+from adabelief_core._inplace import Job, Kernel, as_reals, check_kernel, compute_dtype, default_kernel, update_inplace
 from adabelief_core._optimizer import AdaBelief, ParameterState
-from adabelief_core._rule import Coefficients, assemble, belief, coefficients, update
+from adabelief_core._rule import Coefficients, assemble, belief, coefficients, compensated, update
 from adabelief_core._scalars import LAST_STEP, StepScalars, plain_product, step_scalars
 
 __version__ = "0.1.0"
@@ -27,7 +27,9 @@ __all__ = [
     "belief",
     "check_kernel",
     "coefficients",
+    "compensated",
     "compute_dtype",
+    "default_kernel",
     "plain_product",
     "step_scalars",
     "update",

@@ -10,6 +10,9 @@ from typing import Literal, NamedTuple
 
 Decay = Literal["none", "coupled", "decoupled", "fixed"]
 
+_BOOLS = {"bool": "a bool", "bool | None": "None or a bool"}
+"""Annotation of a switch to how errors describe it."""
+
 
 class Variant(NamedTuple):
     """Which lines of the rule run: everything about it that no step changes."""
@@ -19,6 +22,7 @@ class Variant(NamedTuple):
     amsgrad: bool = False
     nesterov: bool = False
     maximize: bool = False
+    kahan: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Hyperparameters:
         amsgrad: Divide by the largest second moment seen so far.
         nesterov: Nesterov momentum, as Optax has it.
         maximize: Ascend in place of descending.
+        kahan_sum: True: compensated sum of the parameters, which keeps what rounding them drops (pure
+            bfloat16 training). None: off.
         spelling: How the caller spells a field where it differs (`{"lr": "learning_rate"}`), so
             that errors speak the caller's language. Not stored.
 
@@ -72,6 +78,7 @@ class Hyperparameters:
     amsgrad: bool = False
     nesterov: bool = False
     maximize: bool = False
+    kahan_sum: bool | None = None
     spelling: InitVar[Mapping[str, str] | None] = None
 
     def __post_init__(self, spelling: Mapping[str, str] | None) -> None:
@@ -94,8 +101,9 @@ class Hyperparameters:
             if not 0 <= number(beta, label) < 1:
                 raise ValueError(f"Invalid {label}: {beta} (expected a number in [0, 1))")
         for field, kind in self.__annotations__.items():
-            if kind == "bool" and not isinstance(getattr(self, field), bool):
-                raise TypeError(f"Invalid {name(field)}: {getattr(self, field)!r} (expected a bool)")
+            value = getattr(self, field)
+            if kind in _BOOLS and not isinstance(value, bool) and not (value is None and kind == "bool | None"):
+                raise TypeError(f"Invalid {name(field)}: {value!r} (expected {_BOOLS[kind]})")
         if self.fixed_decay and not self.weight_decouple:
             raise ValueError(
                 f"Invalid {name('fixed_decay')}: True (a fixed decay is a decoupled one, but "
@@ -109,7 +117,7 @@ class Hyperparameters:
         if self.weight_decay != 0:
             decoupled: Decay = "fixed" if self.fixed_decay else "decoupled"
             decay = decoupled if self.weight_decouple else "coupled"
-        return Variant(decay, self.rectify, self.amsgrad, self.nesterov, self.maximize)
+        return Variant(decay, self.rectify, self.amsgrad, self.nesterov, self.maximize, bool(self.kahan_sum))
 
 
 def number(value: object, name: str) -> float:

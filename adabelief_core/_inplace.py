@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -15,11 +14,9 @@ from adabelief_core import _kernel_numpy
 from adabelief_core._hyperparameters import Variant
 from adabelief_core._kernel_numpy import BLOCK
 from adabelief_core._rule import Coefficients
+from adabelief_core._threads import run_shares
 
 Kernel = Literal["numpy", "numba", "readable"]
-
-_SERIAL = 1_000_000
-"""Elements in all below which starting threads costs more than it saves."""
 
 
 class Job(NamedTuple):
@@ -34,6 +31,8 @@ class Job(NamedTuple):
     """Moments, in the compute dtype."""
     v: np.ndarray | None
     """Largest s so far, under amsgrad."""
+    k: np.ndarray | None
+    """Compensation of the parameter's sum, under kahan."""
     c: Coefficients
     variant: Variant
 
@@ -84,15 +83,6 @@ def check_kernel(kernel: str | None) -> None:
         raise ImportError("kernel='numba' needs numba: pip install 'adabelief[fast]'")
 
 
-def _runner(kernel: Kernel) -> tuple[Callable[[Coefficients, Variant], Callable[..., None]], int]:
-    """What makes the kernel of a step, and the most elements that it takes at once."""
-    if kernel == "numba":
-        from adabelief_core._kernel_numba import compiled
-
-        return compiled, 2**62
-    return (_kernel_numpy.blocked if kernel == "numpy" else _kernel_numpy.readable), BLOCK
-
-
 def update_inplace(jobs: Sequence[Job], *, kernel: Kernel | None = None, threads: int | None = None) -> None:
     """One step of the rule on each job's memory: the bits of `adabelief_core.update`, in place.
 
@@ -111,87 +101,68 @@ def update_inplace(jobs: Sequence[Job], *, kernel: Kernel | None = None, threads
         >>> from adabelief_core import Hyperparameters, Job, coefficients, update_inplace
         >>> h = Hyperparameters(lr=0.1)
         >>> p, g, m, s = np.ones(1), np.full(1, 0.5), np.zeros(1), np.zeros(1)
-        >>> update_inplace([Job(p, g, m, s, None, coefficients(h, 1, p.dtype), h.variant)])
+        >>> update_inplace([Job(p, g, m, s, None, None, coefficients(h, 1, p.dtype), h.variant)])
         >>> p.round(6)
         array([0.888889])
     """
-    run = _runner(kernel or default_kernel())
-    total = sum(job.p.size for job in jobs)
-    if threads is None:
-        threads = min(_cores(), 8)
-    if total < _SERIAL or threads < 2:
-        _work(run, [(job, 0, job.p.size) for job in jobs])
-        return
-    shares = _shares(jobs, -(-total // threads))
-    with ThreadPoolExecutor(len(shares) - 1) as pool:
-        others = [pool.submit(_work, run, share) for share in shares[1:]]
-        _work(run, shares[0])
-        for other in others:
-            other.result()
+    kernel = kernel or default_kernel()
+    if kernel == "numba":
+        from adabelief_core._memory import compiled, update_contiguous
+
+        jobs = update_contiguous(jobs, threads)
+        work = _Work(compiled, stored=True)
+    else:
+        work = _Work(_kernel_numpy.blocked if kernel == "numpy" else _kernel_numpy.readable, stored=False)
+    run_shares(work, [job.p.size for job in jobs], threads, jobs)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+class _Work:
+    """Runs a kernel over shares of jobs, in blocks.
 
+    Args:
+        make: Makes the kernel of a job's step.
+        stored: Whether the kernel reads and writes half precision itself.
+    """
 
-def _shares(jobs: Sequence[Job], size: int) -> list[list[tuple[Job, int, int]]]:
-    """Cut the jobs into runs of `size` elements: (job, first element, end)."""
-    shares: list[list[tuple[Job, int, int]]] = [[]]
-    free = size
-    for job in jobs:
-        start = 0
-        while start < job.p.size:
-            if not free:
-                shares.append([])
-                free = size
-            end = min(start + free, job.p.size)
-            shares[-1].append((job, start, end))
-            free -= end - start
-            start = end
-    return shares
+    def __init__(self, make: Callable[[Job], Callable[..., None]], stored: bool) -> None:
+        self._make, self._stored = make, stored
 
+    def __call__(self, share: Sequence[tuple[Job, int, int]]) -> None:
+        """Work on elements start..end of each job: (job, start, end)."""
+        # An overflow is the user's to find in the parameters, as in every framework, not a warning here.
+        with np.errstate(all="ignore"):
+            for job, start, end in share:
+                if start == end:
+                    continue
+                kernel = self._make(job)
+                for p, g, m, s, *rest in self._blocks(job, start, end):
+                    v = rest.pop(0) if job.v is not None else s  # one that is not touched
+                    kernel(p, g, m, s, v, rest[0] if rest else s)
 
-def _work(
-    run: tuple[Callable[[Coefficients, Variant], Callable[..., None]], int], share: list[tuple[Job, int, int]]
-) -> None:
-    make, most = run
-    c = variant = None
-    # An overflow is the user's to find in the parameters, as in every framework, not a warning here.
-    with np.errstate(all="ignore"):
-        for job, start, end in share:
-            if job.c is not c or job.variant is not variant:
-                c, variant = job.c, job.variant
-                kernel = make(c, variant)
-            for block in _blocks([x for x in job[:5] if x is not None], start, end, most):
-                if job.v is None:
-                    kernel(*block, block[3])  # a v that is not touched
-                else:
-                    kernel(*block)
+    def _blocks(self, job: Job, start: int, end: int) -> Iterator[Sequence[np.ndarray]]:
+        """The elements start..end of all arrays, one-dimensional, of the dtypes that the kernel takes."""
+        arrays: list[Any] = [x for x in job[:6] if x is not None]
+        if self._stored:
+            from adabelief_core._memory import as_stored
 
-
-def _blocks(arrays: Sequence[np.ndarray], start: int, end: int, most: int) -> Iterator[Sequence[np.ndarray]]:
-    """The elements start..end of all arrays, as one-dimensional arrays of the compute dtype."""
-    if start == end:
-        return
-    dtype = arrays[2].dtype
-    if all([x.flags.c_contiguous and x.dtype == dtype for x in arrays]):  # noqa: C419 - a generator costs twice as much
-        flat = [x.reshape(-1) for x in arrays]
-        if end - start == flat[0].size <= most:
-            yield flat
+            arrays = [as_stored(x) for x in arrays]
+        wide = job.m.dtype
+        dtypes = [x.dtype if self._stored else wide for x in arrays]
+        if all(x.flags.c_contiguous and x.dtype == dtype for x, dtype in zip(arrays, dtypes, strict=True)):
+            flat = [x.reshape(-1) for x in arrays]
+            for i in range(start, end, BLOCK):
+                yield [x[i : min(i + BLOCK, end)] for x in flat]
             return
-        for i in range(start, end, most):
-            yield [x[i : min(i + most, end)] for x in flat]
-        return
-    # Other strides and dtypes: NumPy's iterator copies a block at a time into its buffers, and back.
-    # It must not fill them before it knows its range: it would write them back over another thread's work.
-    iterator = np.nditer(  # type: ignore[call-overload]
-        arrays,
-        flags=["external_loop", "buffered", "ranged", "delay_bufalloc"],
-        op_flags=[["readwrite"], ["readonly"], *(["readwrite"] for _ in arrays[2:])],
-        op_dtypes=[dtype] * len(arrays),
-        casting="unsafe",
-        buffersize=BLOCK,
-    )
-    with iterator:
-        iterator.iterrange = (start, end)
-        yield from iterator
+        # Other strides and dtypes: NumPy's iterator copies a block at a time into its buffers, and back.
+        # It must not fill them before it knows its range: it would write them back over another thread's work.
+        iterator = np.nditer(  # type: ignore[call-overload]
+            arrays,
+            flags=["external_loop", "buffered", "ranged", "delay_bufalloc"],
+            op_flags=[["readonly" if i == 1 else "readwrite", "aligned", "contig"] for i in range(len(arrays))],
+            op_dtypes=dtypes,
+            casting="unsafe",
+            buffersize=BLOCK,
+        )
+        with iterator:
+            iterator.iterrange = (start, end)
+            yield from iterator

@@ -1,6 +1,6 @@
 """The rule in one pass over memory, compiled by numba: the order of `adabelief_core.update`.
 
-A kernel is compiled for each variant, so that no option costs the others a branch. numba contracts
+A kernel is compiled for each variant and dtype, so that no option costs the others a branch. numba contracts
 no products unless asked to (fastmath), and `error_model="numpy"` divides by zero as IEEE has it.
 """
 
@@ -8,67 +8,141 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 from adabelief_core._hyperparameters import Variant
-from adabelief_core._rule import Coefficients
+
+# numba has neither of these types: its kernels see their bits as integers of two kinds.
+STORED = {"bfloat16": np.dtype(np.uint16), "float16": np.dtype(np.int16)}
+"""Name of a half-precision dtype to the dtype under which the kernels read and write it."""
 
 
-@lru_cache(maxsize=64)
-def _kernel(variant: Variant, adaptive: bool) -> Callable[..., None]:
-    maximize, amsgrad, nesterov = variant.maximize, variant.amsgrad, variant.nesterov
+@intrinsic
+def _pointer(context, address):  # type: ignore[no-untyped-def]
+    def make(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), make
+
+
+@intrinsic
+def _widened(context, x):  # type: ignore[no-untyped-def]
+    """A stored number in the compute dtype."""
+    if isinstance(x, types.Float):
+        return x(x), lambda context, builder, signature, arguments: arguments[0]
+
+    def from_bfloat16(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        bits = builder.shl(builder.zext(arguments[0], ir.IntType(32)), ir.IntType(32)(16))
+        return builder.bitcast(bits, ir.FloatType())
+
+    def from_float16(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(x), from_bfloat16 if x == types.uint16 else from_float16
+
+
+@intrinsic
+def _narrowed(context, x, like):  # type: ignore[no-untyped-def]
+    """x as it is stored beside `like`, rounded to nearest even."""
+    if isinstance(like, types.Float):
+        return x(x, like), lambda context, builder, signature, arguments: arguments[0]
+
+    def to_bfloat16(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        i16, i32 = ir.IntType(16), ir.IntType(32)
+        bits = builder.bitcast(arguments[0], i32)
+        odd = builder.and_(builder.lshr(bits, i32(16)), i32(1))
+        rounded = builder.trunc(builder.lshr(builder.add(bits, builder.add(odd, i32(0x7FFF))), i32(16)), i16)
+        return builder.select(builder.fcmp_unordered("uno", *arguments[:1] * 2), i16(0x7FC0), rounded)
+
+    def to_float16(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
+
+    return like(x, like), to_bfloat16 if like == types.uint16 else to_float16
+
+
+def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    compile_function = partial(numba.njit, nogil=True, error_model="numpy")
+    compiled: Callable[..., Any]
+    try:
+        compiled = compile_function(cache=True)(function)
+    except RuntimeError:  # no folder where numba could write its cache
+        compiled = compile_function()(function)
+    return compiled
+
+
+@lru_cache(maxsize=128)
+def table_kernel(variant: Variant, adaptive: bool, scaled: bool) -> Callable[..., None]:
+    """The step over a table of arrays by their addresses.
+
+    Args:
+        variant: The lines of the rule that run.
+        adaptive: Whether the direction is divided by the belief.
+        scaled: Whether gradients are divided by a scale first.
+
+    Returns:
+        A function of the numbers (all `Coefficients` but the last), the scale, the addresses of p, g, m, s, v and k
+        (int64, shape (6, n)), the arrays' sizes (int64, shape (n,)) and an array of no elements of p's, g's and m's
+        dtype each. All but g are overwritten, v under amsgrad and k under kahan.
+    """
+    maximize, amsgrad, nesterov, kahan = variant.maximize, variant.amsgrad, variant.nesterov, variant.kahan
     coupled, decoupled, fixed = (variant.decay == kind for kind in ("coupled", "decoupled", "fixed"))
 
-    def step(c, p, g, m, s, v):  # type: ignore[no-untyped-def]
-        beta1, rest1, beta2, rest2, eps, eps_root, weight_decay, minus_lr, scale, belief_scale, look_ahead, least = c
+    def step(c, scale, addresses, sizes, like_p, like_g, like_m):  # type: ignore[no-untyped-def]
+        beta1, rest1, beta2, rest2, eps, eps_root, weight_decay, minus_lr, step_scale, belief_scale, look_ahead, least = c
         zero = least - least
-        for i in range(p.size):
-            gi = g[i]
-            if maximize:
-                gi = -gi
-            if coupled:
-                gi = gi + weight_decay * p[i]
-            mi = beta1 * m[i] + rest1 * gi
-            if abs(mi) < least:
-                mi = zero
-            r = gi - mi
-            si = (beta2 * s[i] + rest2 * (r * r)) + eps_root
-            m[i] = mi
-            s[i] = si
-            vi = si
-            if amsgrad:
-                vi = v[i]
-                # Also when s is NaN, as np.maximum has it.
-                if not vi >= si:
-                    vi = si if vi == vi else vi  # noqa: PLR0124
-                v[i] = vi
-            u = mi
-            if nesterov:
-                u = look_ahead * mi + rest1 * gi
-            if adaptive:
-                u = u / (np.sqrt(vi) * belief_scale + eps)
-            u = scale * u
-            if decoupled:
-                u = u + weight_decay * p[i]
-            u = minus_lr * u
-            if fixed:
-                u = u - weight_decay * p[i]
-            p[i] = p[i] + u
+        for row in range(sizes.size):
+            size = sizes[row]
+            p = numba.carray(_pointer(addresses[0, row]), size, like_p.dtype)
+            g = numba.carray(_pointer(addresses[1, row]), size, like_g.dtype)
+            m = numba.carray(_pointer(addresses[2, row]), size, like_m.dtype)
+            s = numba.carray(_pointer(addresses[3, row]), size, like_m.dtype)
+            v = numba.carray(_pointer(addresses[4, row]), size, like_m.dtype)
+            k = numba.carray(_pointer(addresses[5, row]), size, like_m.dtype)
+            for i in range(size):
+                pi = _widened(p[i])
+                gi = _widened(g[i])
+                if scaled:
+                    gi = gi / scale
+                if maximize:
+                    gi = -gi
+                if coupled:
+                    gi = gi + weight_decay * pi
+                mi = beta1 * m[i] + rest1 * gi
+                if abs(mi) < least:
+                    mi = zero
+                r = gi - mi
+                si = (beta2 * s[i] + rest2 * (r * r)) + eps_root
+                m[i] = mi
+                s[i] = si
+                vi = si
+                if amsgrad:
+                    vi = v[i]
+                    # Also when s is NaN, as np.maximum has it.
+                    if not vi >= si:
+                        vi = si if vi == vi else vi  # noqa: PLR0124
+                    v[i] = vi
+                u = mi
+                if nesterov:
+                    u = look_ahead * mi + rest1 * gi
+                if adaptive:
+                    u = u / (np.sqrt(vi) * belief_scale + eps)
+                u = step_scale * u
+                if decoupled:
+                    u = u + weight_decay * pi
+                u = minus_lr * u
+                if fixed:
+                    u = u - weight_decay * pi
+                if kahan:
+                    u = k[i] + u
+                new = _narrowed(pi + u, p[i])
+                if kahan:
+                    k[i] = u + (pi - _widened(new))
+                p[i] = new
 
-    compile_step = partial(numba.njit, nogil=True, error_model="numpy")
-    kernel: Callable[..., None]
-    try:
-        kernel = compile_step(cache=True)(step)
-    except RuntimeError:  # no folder where numba could write its cache
-        kernel = compile_step()(step)
-    return kernel
-
-
-def compiled(c: Coefficients, variant: Variant) -> Callable[..., None]:
-    """The step with these numbers, on arrays p, g, m, s, v of any length.
-
-    All but g are overwritten, v under amsgrad.
-    """
-    return partial(_kernel(variant, bool(c.adaptive)), c[:-1])
+    return _compile(step)

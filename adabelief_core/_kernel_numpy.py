@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from adabelief_core._hyperparameters import Variant
-from adabelief_core._rule import Coefficients, update
+from adabelief_core._rule import Coefficients, compensated, update
+
+if TYPE_CHECKING:
+    from adabelief_core._inplace import Job
 
 BLOCK = 131_072
 """Elements a block: small enough for the cache, large enough that threads seldom wait for the interpreter's lock."""
@@ -17,33 +22,41 @@ _free: defaultdict[str, list[np.ndarray]] = defaultdict(list)
 """Scratch of three blocks each that no thread is using, by dtype. Taking and putting back are atomic."""
 
 
-def blocked(c: Coefficients, variant: Variant) -> Callable[..., None]:
-    """The step with these numbers, on arrays p, g, m, s, v of `BLOCK` elements at the most.
+def blocked(job: Job) -> Callable[..., None]:
+    """The job's step, on arrays p, g, m, s, v, k of the compute dtype and of `BLOCK` elements at the most.
 
-    All but g are overwritten, v under amsgrad.
+    All but g are overwritten, v under amsgrad and k under kahan.
     """
+    c, variant, stored = job.c, job.variant, _stored(job.p.dtype)
 
-    def step(p: np.ndarray, g: np.ndarray, m: np.ndarray, s: np.ndarray, v: np.ndarray) -> None:
+    def step(p: np.ndarray, *others: np.ndarray) -> None:
         free = _free[p.dtype.char]
         try:
             scratch = free.pop()
         except IndexError:
             scratch = np.empty((3, BLOCK), p.dtype)
-        _step(c, variant, scratch[:, : p.size], p, g, m, s, v)
+        _step(c, variant, stored, scratch[:, : p.size], p, *others)
         free.append(scratch)
 
     return step
 
 
+def _stored(dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
+    """Rounds to the dtype and back; in place where that is the compute dtype."""
+    return lambda x: x if x.dtype == dtype else x.astype(dtype).astype(x.dtype)
+
+
 def _step(
     c: Coefficients,
     variant: Variant,
+    stored: Callable[[np.ndarray], np.ndarray],
     scratch: np.ndarray,
     p: np.ndarray,
     g: np.ndarray,
     m: np.ndarray,
     s: np.ndarray,
     v: np.ndarray,
+    k: np.ndarray,
 ) -> None:
     a, b, e = scratch
     if variant.maximize:
@@ -91,16 +104,26 @@ def _step(
     if variant.decay == "fixed":
         np.multiply(p, c.weight_decay, out=b)
         np.subtract(u, b, out=u)
-    np.add(p, u, out=p)
+    if variant.kahan:
+        np.add(k, u, out=u)
+        new = stored(np.add(p, u, out=b))
+        np.subtract(p, new, out=e)
+        np.add(u, e, out=k)
+        np.copyto(p, new)
+    else:
+        np.add(p, u, out=p)
 
 
-def readable(c: Coefficients, variant: Variant) -> Callable[..., None]:
+def readable(job: Job) -> Callable[..., None]:
     """The same step by the rule itself, for comparison: it allocates an array an operation."""
+    c, variant, stored = job.c, job.variant, _stored(job.p.dtype)
 
-    def step(p: np.ndarray, g: np.ndarray, m: np.ndarray, s: np.ndarray, v: np.ndarray) -> None:
+    def step(p: np.ndarray, g: np.ndarray, m: np.ndarray, s: np.ndarray, v: np.ndarray, k: np.ndarray) -> None:
         delta, m[...], s[...], new_v = update(p, g, m, s, v, c, variant)
         if variant.amsgrad:
             v[...] = new_v
+        if variant.kahan:
+            delta, k[...] = compensated(p, delta, k, stored=stored)
         p += delta
 
     return step

@@ -28,6 +28,8 @@ class ParameterState:
     """Second moment of the surprise, g - m."""
     v: np.ndarray | None = None
     """Largest s so far, under amsgrad; else None."""
+    k: np.ndarray | None = None
+    """Compensation of the parameter's sum, under kahan_sum; else None."""
 
 
 @dataclass
@@ -148,27 +150,26 @@ class AdaBelief:
             if key not in known:
                 known[key] = coefficients(entry.h, state.step + 1, dtype, rate)
             p, g, m, s = (as_reals(x) for x in (param, grad, state.m, state.s))
-            v = None if state.v is None else as_reals(state.v)
-            jobs.append(Job(p, g, m, s, v, known[key], entry.h.variant))
+            v, k = (None if x is None else as_reals(x) for x in (state.v, state.k))
+            jobs.append(Job(p, g, m, s, v, k, known[key], entry.h.variant))
         update_inplace(jobs, kernel=self._kernel, threads=self._threads)
         for entry in self._entries.values():
             entry.state.step += 1
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
-        """A copy of the state: name to `{"step", "m", "s"}`, and `"v"` under amsgrad."""
+        """A copy of the state: name to `{"step", "m", "s"}`, `"v"` under amsgrad and `"k"` under kahan_sum."""
         out: dict[str, dict[str, Any]] = {}
         for name, entry in self._entries.items():
             state = entry.state
             out[name] = {"step": state.step, "m": state.m.copy(), "s": state.s.copy()}
-            if state.v is not None:
-                out[name]["v"] = state.v.copy()
+            out[name] |= {key: x.copy() for key, x in (("v", state.v), ("k", state.k)) if x is not None}
         return out
 
     def load_state_dict(self, state_dict: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over a copy of a state that `state_dict` gave.
 
         Args:
-            state_dict: Name to `{"step", "m", "s"}`, and `"v"` under amsgrad, for every parameter.
+            state_dict: What `state_dict` gave, for every parameter.
 
         Raises:
             ValueError: A name is missing or unknown, or an array has another shape or dtype than this
@@ -243,8 +244,8 @@ def _check_param(name: str, param: object) -> None:
 def _zero_state(param: np.ndarray, h: Hyperparameters) -> ParameterState:
     real = compute_dtype(param.dtype)
     dtype = np.result_type(real, np.complex64) if param.dtype.kind == "c" else real
-    m, s = (np.zeros_like(param, dtype) for _ in range(2))
-    return ParameterState(0, m, s, np.zeros_like(param, dtype) if h.amsgrad else None)
+    m, s, v, k = (np.zeros_like(param, dtype) if wanted else None for wanted in (True, True, h.amsgrad, h.kahan_sum))
+    return ParameterState(0, m, s, v, k)  # type: ignore[arg-type]
 
 
 def _describe(x: object) -> str:

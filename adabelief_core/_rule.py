@@ -133,7 +133,7 @@ def update(
         8   u ← k · u                                 k and c: the bias corrections, line 8
         9   u ← u + λ p                               if the decay is decoupled
         10  Δ ← (-lr) · u                             line 9; and - λ p if the decay is fixed
-            p ← p + Δ
+        11  p ← p + Δ                                 or, with a compensated sum, see `compensated`
 
     Each operation is rounded once, in this order. Compilers that contract a×b + c to one FMA round once where
     the rule rounds twice; `product` is how such a framework forbids it, by adding a -0.0 that the compiler cannot
@@ -180,3 +180,49 @@ def update(
     if variant.decay == "fixed":
         delta = delta - product(c.weight_decay * p)
     return delta, m, s, v
+
+
+def compensated(
+    p: Any,
+    delta: Any,
+    k: Any,
+    *,
+    stored: Callable[[Any], Any] = plain_product,
+    sent: Callable[[Any], Any] = plain_product,
+) -> tuple[Any, Any]:
+    """Kahan's sum in place of line 11 of `update`: what rounding the parameter drops is kept in k and added later.
+
+    ::
+
+        k ← k + Δ
+        Δ ← k
+        k ← k - ((p + Δ) - p)         with p + Δ as it is stored
+
+    A bfloat16 parameter of 1 does not change by 1e-3, however often: with k it follows the float32 trajectory.
+
+    Args:
+        p: Parameter, an array of the compute dtype.
+        delta: Δ of `update`.
+        k: Compensation, an array like p, zero at the start. It keeps the compute dtype: in bfloat16 it would stop in
+            its turn, at steps of 2^-9 of the parameter's last place.
+        stored: Rounds to the parameter's own dtype, and back.
+        sent: Rounds Δ, where it must travel in another dtype before it is added.
+
+    Returns:
+        (Δ, k), new arrays. The parameter becomes p + Δ.
+
+    Example:
+        >>> from adabelief_core import compensated
+        >>> p, k = np.float32(2**24), np.float32(0)
+        >>> for _ in range(4):                      # p + 1 rounds to p
+        ...     delta, k = compensated(p, np.float32(1), k)
+        ...     p = p + delta
+        >>> float(p - 2**24)
+        4.0
+
+    References:
+        Kahan, Further Remarks on Reducing Truncation Errors, Communications of the ACM 8 (1965).
+    """
+    k = k + delta
+    delta = sent(k)
+    return delta, k + (p - stored(p + delta))

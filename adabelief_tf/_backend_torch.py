@@ -74,7 +74,7 @@ class Backend(TensorSteps):
             p, m, s, *v = map(_array, tensors)
             g = _array(gradient.detach())
             variant = self._variant(step.variant, index)
-            jobs.append(Job(p, g, m, s, v[0] if v else None, step.coefficients, variant))
+            jobs.append(Job(p, g, m, s, v[0] if v else None, None, step.coefficients, variant))
             written.append((targets, tensors))
         update_inplace(jobs)
         for targets, tensors in written:

@@ -20,6 +20,8 @@ class State:
     s: Mapping[str, np.ndarray]
     v: Mapping[str, np.ndarray] | None = None
     """Under amsgrad."""
+    k: Mapping[str, np.ndarray] | None = None
+    """Under kahan_sum."""
 
 
 class Run(Protocol):

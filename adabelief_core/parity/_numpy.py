@@ -23,10 +23,8 @@ class _Run:
 
     def state(self) -> State:
         state = self._optimizer.state
-        v = {name: x.v for name, x in state.items() if x.v is not None}
-        return State(
-            self._params, {name: x.m for name, x in state.items()}, {name: x.s for name, x in state.items()}, v or None
-        )
+        m, s, v, k = ({name: vars(x)[key] for name, x in state.items() if vars(x)[key] is not None} for key in "msvk")
+        return State(self._params, m, s, v or None, k or None)
 
 
 class NumPyAdapter:

@@ -118,6 +118,7 @@ _FACTORS: dict[str, tuple[dict[str, Any], ...]] = {
     "amsgrad": ({}, {"amsgrad": True}),
     "nesterov": ({}, {"nesterov": True}),
     "maximize": ({}, {"maximize": True}),
+    "kahan": ({}, {"kahan_sum": True}),
     "eps": ({}, {"eps": 1e-8, "eps_root": 1e-12}, {"eps": 1e-3, "eps_root": 0.0}),
     "betas": ({}, {"betas": (0.5, 0.9)}, {"betas": (0.0, 0.999)}, {"betas": (0.9, 0.0)}, {"betas": (0.9, 0.6)}),
 }
@@ -160,5 +161,5 @@ def covering(dtype: str, **fields: Any) -> list[Problem]:
 
 def quick(dtype: str, **fields: Any) -> list[Problem]:
     """Two problems: the defaults, and most of the options at once across the switch of rectification."""
-    rows = [(0,) * len(_FACTORS), (1, 1, 1, 1, 1, 1, 0)]
+    rows = [(0,) * len(_FACTORS), (1, 1, 1, 1, 1, 1, 1, 0)]
     return [_problem(row, dtype, **fields) for row in rows]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from adabelief_core._inplace import as_reals, compute_dtype
-from adabelief_core._rule import coefficients, update
+from adabelief_core._rule import coefficients, compensated, update
 from adabelief_core.parity._adapter import State
 from adabelief_core.parity._problems import Problem
 
@@ -25,7 +25,7 @@ class Reference:
         self._p = {name: as_reals(p.copy()) for name, p in problem.params().items()}
         self._complex = {name for name, p in problem.params().items() if p.dtype.kind == "c"}
         zeros = {name: np.zeros(p.shape, compute_dtype(p.dtype)) for name, p in self._p.items()}
-        self._m, self._s, self._v = dict(zeros), dict(zeros), dict(zeros)
+        self._m, self._s, self._v, self._k = (dict(zeros) for _ in range(4))
 
     def step(self, grads: Mapping[str, np.ndarray]) -> None:
         """Take one step."""
@@ -38,17 +38,26 @@ class Reference:
             with np.errstate(all="ignore"):
                 wide = p.astype(m.dtype)
                 delta, *state = update(wide, g.astype(m.dtype), m, s, v, known[m.dtype], self._h.variant)
-                if self._rounds_update:
-                    delta = delta.astype(g.dtype).astype(m.dtype)
+                sent = self._rounded(g.dtype if self._rounds_update else m.dtype)
+                if self._h.kahan_sum:
+                    stored = self._rounded(p.dtype)
+                    delta, self._k[name] = compensated(wide, delta, self._k[name], stored=stored, sent=sent)
+                else:
+                    delta = sent(delta)
                 self._p[name] = (wide + delta).astype(p.dtype)
             self._m[name], self._s[name], self._v[name] = state
 
     def state(self) -> State:
         """The parameters and moments now."""
-        p, m, s, v = (
-            {name: self._joined(name, x) for name, x in xs.items()} for xs in (self._p, self._m, self._s, self._v)
+        p, m, s, v, k = (
+            {name: self._joined(name, x) for name, x in xs.items()}
+            for xs in (self._p, self._m, self._s, self._v, self._k)
         )
-        return State(p, m, s, v if self._h.amsgrad else None)
+        return State(p, m, s, v if self._h.amsgrad else None, k if self._h.kahan_sum else None)
+
+    @staticmethod
+    def _rounded(dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda x: x.astype(dtype).astype(x.dtype)
 
     def _joined(self, name: str, x: np.ndarray) -> np.ndarray:
         if name not in self._complex:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from adabelief_core import AdaBelief, compute_dtype, update_inplace
-from adabelief_core._inplace import _blocks
+from adabelief_core import AdaBelief, Job, compute_dtype, update_inplace
+from adabelief_core._inplace import _Work
 from adabelief_core.parity import compare
 
 KERNELS = ["readable", "numpy", "numba"]
@@ -371,6 +371,6 @@ def test_a_share_writes_nothing_outside_itself(monkeypatch):
         return iterator
 
     monkeypatch.setattr(np, "nditer", interrupted)
-    for block in _blocks([p, np.ones_like(p), m, m.copy()], 50, 100, 100):
-        block[0][...] = 1
+    work = _Work(lambda job: lambda p, *others: p.fill(1), stored=False)
+    work([(Job(p, np.ones_like(p), m, m.copy(), None, None, None, None), 50, 100)])
     same(p, np.repeat(np.float16([7, 1]), 50))
