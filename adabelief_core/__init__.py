@@ -8,7 +8,7 @@ from adabelief_core._hyperparameters import Hyperparameters, Variant
 from adabelief_core._inplace import Job, Kernel, as_reals, check_kernel, compute_dtype, default_kernel, update_inplace
 from adabelief_core._optimizer import AdaBelief, ParameterState
 from adabelief_core._rule import Coefficients, assemble, belief, coefficients, compensated, update
-from adabelief_core._scalars import LAST_STEP, StepScalars, plain_product, step_scalars
+from adabelief_core._scalars import LAST_STEP, StepScalars, Tables, plain_product, step_scalars, tables
 
 __version__ = "0.1.0"
 
@@ -21,6 +21,7 @@ __all__ = [
     "Kernel",
     "ParameterState",
     "StepScalars",
+    "Tables",
     "Variant",
     "as_reals",
     "assemble",
@@ -32,6 +33,7 @@ __all__ = [
     "default_kernel",
     "plain_product",
     "step_scalars",
+    "tables",
     "update",
     "update_inplace",
 ]

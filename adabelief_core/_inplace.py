@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
@@ -107,7 +106,7 @@ def update_inplace(jobs: Sequence[Job], *, kernel: Kernel | None = None, threads
     """
     kernel = kernel or default_kernel()
     if kernel == "numba":
-        from adabelief_core._memory import compiled, update_contiguous
+        from adabelief_core.memory import compiled, update_contiguous
 
         jobs = update_contiguous(jobs, threads)
         work = _Work(compiled, stored=True)
@@ -143,7 +142,7 @@ class _Work:
         """The elements start..end of all arrays, one-dimensional, of the dtypes that the kernel takes."""
         arrays: list[Any] = [x for x in job[:6] if x is not None]
         if self._stored:
-            from adabelief_core._memory import as_stored
+            from adabelief_core.memory import as_stored
 
             arrays = [as_stored(x) for x in arrays]
         wide = job.m.dtype

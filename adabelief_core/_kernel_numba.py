@@ -77,7 +77,7 @@ def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @lru_cache(maxsize=128)
-def table_kernel(variant: Variant, adaptive: bool, scaled: bool) -> Callable[..., None]:
+def table_kernel(variant: Variant, adaptive: bool, scaled: bool) -> Callable[..., None]:  # noqa: PLR0915 - one rule
     """The step over a table of arrays by their addresses.
 
     Args:
@@ -94,7 +94,20 @@ def table_kernel(variant: Variant, adaptive: bool, scaled: bool) -> Callable[...
     coupled, decoupled, fixed = (variant.decay == kind for kind in ("coupled", "decoupled", "fixed"))
 
     def step(c, scale, addresses, sizes, like_p, like_g, like_m):  # type: ignore[no-untyped-def]
-        beta1, rest1, beta2, rest2, eps, eps_root, weight_decay, minus_lr, step_scale, belief_scale, look_ahead, least = c
+        (
+            beta1,
+            rest1,
+            beta2,
+            rest2,
+            eps,
+            eps_root,
+            weight_decay,
+            minus_lr,
+            step_scale,
+            belief_scale,
+            look_ahead,
+            least,
+        ) = c
         zero = least - least
         for row in range(sizes.size):
             size = sizes[row]
@@ -146,3 +159,14 @@ def table_kernel(variant: Variant, adaptive: bool, scaled: bool) -> Callable[...
                 p[i] = new
 
     return _compile(step)
+
+
+def _take_step(addresses, steps):  # type: ignore[no-untyped-def]
+    """Add 1 to the float32 numbers at these addresses (int64, shape (n,)), and write the sums to `steps`."""
+    for i in range(addresses.size):
+        count = numba.carray(_pointer(addresses[i]), 1, np.float32)
+        count[0] += 1
+        steps[i] = count[0]
+
+
+take_step = _compile(_take_step)

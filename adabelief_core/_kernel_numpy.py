@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-
 from typing import TYPE_CHECKING
 
 import numpy as np

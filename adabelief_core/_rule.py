@@ -10,6 +10,8 @@ import numpy as np
 from adabelief_core._hyperparameters import Hyperparameters, Variant
 from adabelief_core._scalars import LAST_STEP, StepScalars, plain_product, step_scalars
 
+_SMALLEST_NORMAL = {"float32": 2.0**-126, "float64": 2.0**-1022}
+
 
 class Coefficients(NamedTuple):
     """The numbers the rule reads at one step, each rounded once to the compute dtype."""
@@ -76,7 +78,7 @@ def assemble(h: Any, scalars: StepScalars, lr: Any, dtype: Any, cast: Callable[[
         scale=cast(scalars.scale),
         belief_scale=cast(scalars.belief_scale),
         look_ahead=cast(scalars.look_ahead),
-        smallest_normal=cast(np.finfo(dtype).smallest_normal),
+        smallest_normal=cast(_SMALLEST_NORMAL[dtype if isinstance(dtype, str) else np.dtype(dtype).name]),
         adaptive=scalars.adaptive,
     )
 

@@ -41,6 +41,18 @@ class StepScalars(NamedTuple):
     """Whether the direction is divided by the belief."""
 
 
+class Tables(NamedTuple):
+    """What the host knows of a pair of betas, and the steps' bits are walked with."""
+
+    beta1: tuple[Any, Any]
+    """β1^(2^i) and 1 - β1^(2^i), float64, i = 0..31 along the first axis."""
+    beta2: tuple[Any, Any]
+    switch: int | None
+    """The first adaptive step under rectify; None: never."""
+    place: Any = _PLACE
+    """2^-i, i = 0..32, along the first axis."""
+
+
 def plain_product(x: Any) -> Any:
     """The product itself: right wherever each operation is rounded on its own (NumPy, eager mode)."""
     return x
@@ -68,6 +80,12 @@ def power_table(beta: float) -> tuple[np.ndarray, np.ndarray]:
     return powers, complements
 
 
+@lru_cache(maxsize=256)
+def tables(betas: tuple[float, float]) -> Tables:
+    """The tables of (β1, β2), NumPy's."""
+    return Tables(power_table(betas[0]), power_table(betas[1]), switch_step(betas[1]))
+
+
 def traced_power_table(
     beta: Any, xp: Any, product: Callable[[Any], Any], iterate: Callable[..., tuple[Any, Any]] | None = None
 ) -> tuple[Any, Any]:
@@ -87,7 +105,9 @@ def traced_power_table(
     return xp.stack(powers), xp.stack(complements)
 
 
-def power_and_complement(t: Any, table: tuple[Any, Any], xp: Any, product: Callable[[Any], Any]) -> tuple[Any, Any]:
+def power_and_complement(
+    t: Any, table: tuple[Any, Any], xp: Any, product: Callable[[Any], Any], place: Any = _PLACE
+) -> tuple[Any, Any]:
     """β^t and 1 - β^t.
 
     Args:
@@ -95,11 +115,12 @@ def power_and_complement(t: Any, table: tuple[Any, Any], xp: Any, product: Calla
         table: β's powers and complements, shape (32,).
         xp: Namespace with `floor` and `where`.
         product: Guard of products that feed a sum; see `adabelief_core.update`.
+        place: `Tables.place`.
 
     Returns:
         Two float64 scalars.
     """
-    places = xp.floor(t * _PLACE)
+    places = xp.floor(t * place)
     bit = places[:-1] - 2.0 * places[1:] == 1.0
     power, complement = xp.where(bit, table[0], 1.0), xp.where(bit, table[1], 0.0)
     n = _BITS
@@ -145,6 +166,7 @@ def step_scalars(
     h: Hyperparameters,
     *,
     betas: tuple[Any, Any] | None = None,
+    known: Tables | None = None,
     xp: Any = np,
     product: Callable[[Any], Any] = plain_product,
     iterate: Callable[..., Any] | None = None,
@@ -163,9 +185,12 @@ def step_scalars(
     ============================  ========================================  =====  ========
 
     Args:
-        t: Step, counted from 1: a float64 scalar of the framework.
+        t: Step, counted from 1: a float64 scalar of the framework. With `known` arrays of shape (32, 1) and a
+            place of (33, 1), also many steps at once, shape (n,).
         h: Hyperparameters; `h.betas` are read unless `betas` is given.
         betas: (β1, β2) as float64 scalars of the framework, where only it knows them.
+        known: `tables(h.betas)` as arrays of the framework, where it takes no others. With `betas`, its place
+            alone is read.
         xp: Namespace with `floor`, `where`, `sqrt`, `maximum` (and `stack` with `betas`).
         product: Guard of products that feed a sum; see `adabelief_core.update`.
         iterate: `iterate(f, x, n)`, the n terms x, f(x), f(f(x)), … stacked, for a pair x: a loop of the
@@ -182,12 +207,13 @@ def step_scalars(
         (10.0, 31.622777, True)
     """
     beta1, beta2 = h.betas if betas is None else betas
-    if betas is None:
-        table1, table2 = power_table(h.betas[0]), power_table(h.betas[1])
-    else:
+    if known is None:
+        known = tables(h.betas)
+    table1, table2 = known[:2]
+    if betas is not None:
         table1, table2 = (traced_power_table(beta, xp, product, iterate) for beta in betas)
-    _, b1 = power_and_complement(t, table1, xp, product)
-    power2, b2 = power_and_complement(t, table2, xp, product)
+    _, b1 = power_and_complement(t, table1, xp, product, known.place)
+    power2, b2 = power_and_complement(t, table2, xp, product, known.place)
     # 1 - β1^(t+1), without a second walk over the bits.
     b1_next = (1.0 - beta1) + product(beta1 * b1)
     look_ahead = beta1 * (b1 / b1_next)
@@ -200,10 +226,9 @@ def step_scalars(
     limit = 2.0 / (1.0 - beta2) - 1.0
     rho = limit - 2.0 * t * power2 / b2
     if betas is None:
-        switch = switch_step(h.betas[1])
-        if switch is None:
+        if known.switch is None:
             return StepScalars(warm_up, 1.0, look_ahead, False)
-        adaptive = t >= switch
+        adaptive = t >= known.switch
     else:
         # ρ_5 < 5 for every β2, however close to 1.
         adaptive = (rho >= 5.0) & (t > 5.0)

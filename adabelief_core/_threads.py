@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import TypeVar
 
-_SERIAL = 1_000_000
-"""Elements in all below which starting threads costs more than it saves."""
+_SERIAL = 200_000
+"""Elements in all below which waking threads costs more than it saves."""
 
 T = TypeVar("T")
 
@@ -31,11 +32,18 @@ def run_shares(
         work([(item, 0, size) for item, size in zip(items, sizes, strict=True)])
         return
     shares = _shares(items, sizes, -(-total // threads))
-    with ThreadPoolExecutor(len(shares) - 1) as pool:
-        others = [pool.submit(work, share) for share in shares[1:]]
+    others = [_pool(threads - 1, os.getpid()).submit(work, share) for share in shares[1:]]
+    try:
         work(shares[0])
+    finally:
         for other in others:
             other.result()
+
+
+@lru_cache(maxsize=1)
+def _pool(workers: int, process: int) -> ThreadPoolExecutor:
+    """Threads that wait for work. They do not live on in a forked process, which needs its own."""
+    return ThreadPoolExecutor(workers, thread_name_prefix="adabelief")
 
 
 def _cores() -> int:

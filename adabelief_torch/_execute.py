@@ -1,146 +1,197 @@
-"""Carry a step out: the core's kernel where NumPy reaches the memory, PyTorch's operations elsewhere."""
+"""Carry a step out: the core's kernel where NumPy reaches the memory, Triton's or PyTorch's operations elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from adabelief_core import Coefficients, Job, Variant, coefficients, update_inplace
-from adabelief_torch._memory import Arrays, as_array, has_memory
-from adabelief_torch._plan import Task, plan
+from adabelief_core import Coefficients, Hyperparameters, Job, coefficients, default_kernel, update_inplace
+from adabelief_torch._memory import as_array
+from adabelief_torch._options import read
+from adabelief_torch._plan import Batch, Task, local
+from adabelief_torch._scalars import tensor_coefficients
 from adabelief_torch._tensors import Tensors, update_each, update_foreach
 
-_REAL_DTYPE = {
-    torch.float32: np.float32,
-    torch.complex64: np.float32,
-    torch.float64: np.float64,
-    torch.complex128: np.float64,
+REAL = {
+    torch.float32: torch.float32,
+    torch.complex64: torch.float32,
+    torch.float64: torch.float64,
+    torch.complex128: torch.float64,
 }
-"""Dtype of the moments to that of the coefficients."""
+"""Dtype of the moments to the compute dtype."""
+
+_NAMES = {
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+    torch.float32: "float32",
+    torch.complex64: "float32",
+    torch.float64: "float64",
+    torch.complex128: "float64",
+}
+"""A dtype's name, or that of the reals of which it is a pair."""
 
 
-class Batch(NamedTuple):
-    """Parameters with everything in common but their tensors."""
+def run(batches: Sequence[Batch], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+    """Carry a step out, eagerly.
 
-    tensors: list[Tensors]
-    c: Coefficients
-    variant: Variant
-    foreach: bool | None
-
-
-def run(tasks: list[Task], arrays: Arrays) -> None:
-    """Carry the tasks out, eagerly."""
-    jobs, written, others = [], [], []
-    find = _Coefficients()
-    for task in tasks:
-        if not task.foreach and has_memory(task.p) and has_memory(task.g):
-            jobs.append(_job(task, find, arrays))
-            written.append(task.p)
-        else:
-            others.append(task)
-            arrays.forget(task.p)
-    batches = _batches(others, find)
-    if jobs:
-        update_inplace(jobs, threads=torch.get_num_threads())
-        # Autograd has not seen NumPy write.
-        torch.autograd.graph.increment_version(written)
-    for batch in batches:
-        update = update_each if batch.foreach is False else update_foreach
-        update(batch.tensors, batch.c, batch.variant)
-    _count(tasks)
-
-
-@torch.compiler.disable
-def traceable(optimizer: Optimizer) -> list[tuple[list[Tensors], Tensor, Variant]]:
-    """What a compiled step works on; the host's part of it, run at every step.
-
-    All numbers are elements of a tensor, so that none of them is a constant whose change compiles anew.
+    Args:
+        batches: What to do.
+        grad_scale: What the gradients are divided by first, a tensor of one element; None: nothing.
+        found_inf: Nonzero where a gradient is not finite, a tensor of one element: then nothing is done.
     """
-    tasks = plan(optimizer.param_groups, optimizer.state, Arrays())
-    batches = _batches(tasks, _Coefficients())
-    _count(tasks)
-    return [([_with_axes(x) for x in batch.tensors], _packed(batch), batch.variant) for batch in batches]
+    kernel = [batch for batch in batches if batch.route == "triton"]
+    others = [batch for batch in batches if batch.route != "triton"]
+    for batch in kernel:
+        _run_triton(batch, grad_scale, found_inf)
+    if not others or (found_inf is not None and found_inf.item() != 0):
+        return
+    scale = None if grad_scale is None else grad_scale.item()
+    for batch in others:
+        if batch.route == "memory":
+            _run_memory(batch, scale)
+        else:
+            _run_tensors(batch, scale)
 
 
-def run_traced(tensors: list[Tensors], packed: Tensor, variant: Variant) -> None:
-    """Carry out one batch of `traceable`; this is what `torch.compile` sees."""
-    *numbers, adaptive, negative_zero = packed.unbind()
-    # The compiler cannot know that -0.0 changes nothing. A contraction to FMA then rounds the product alone.
-    update_each(
-        tensors, Coefficients._make([*numbers, adaptive > 0]), variant, product=partial(torch.add, negative_zero)
-    )
+def _run_memory(batch: Batch, scale: float | None) -> None:
+    find = _Coefficients(batch.options.h)
+    written = [local(task.p) for task in batch.tasks]
+    odd = batch.tasks
+    if default_kernel() == "numba":
+        tables, odd = defaultdict(list), []
+        for task in batch.tasks:
+            g = task.g
+            if task.place.is_beside(g) and not (g.is_complex() and (g.is_conj() or g.is_neg())):
+                tables[task.place.dtype, g.dtype].append(task)
+            else:
+                odd.append(task)
+        for (dtype, g_dtype), tasks in tables.items():
+            _run_table(tasks, dtype, g_dtype, find, scale)
+    jobs = []
+    for task in odd:
+        arrays = task.place.arrays()
+        c, variant = find(int(task.state["step"]) + 1, arrays["exp_avg"].dtype), batch.options.h.variant
+        v = arrays["max_exp_avg_var"] if variant.amsgrad else None
+        k = arrays["kahan_comp"] if variant.kahan else None
+        g = as_array(_gradient(task, scale))
+        jobs.append(Job(arrays["p"], g, arrays["exp_avg"], arrays["exp_avg_var"], v, k, c, variant))
+    update_inplace(jobs, threads=torch.get_num_threads())
+    _count(odd)
+    # Autograd has not seen another write.
+    torch.autograd.graph.increment_version(written)
 
 
-def _with_axes(tensors: Tensors) -> Tensors:
-    """Views without 0-d ones: torch.compile (2.13) loses what it writes into a 0-d float64 tensor on a CPU."""
-    if tensors.p.ndim:
-        return tensors
-    p, g, m, s, v = tensors
-    return Tensors(p[None], g[None], m[None], s[None], None if v is None else v[None])
+def _run_table(
+    tasks: list[Task], dtype: torch.dtype, g_dtype: torch.dtype, find: _Coefficients, scale: float | None
+) -> None:
+    from adabelief_core.memory import Layout, count_steps, update_memory
+
+    p, *others, step = np.array([task.place.addresses for task in tasks], np.int64).T
+    addresses = np.stack([p, np.array([task.g.data_ptr() for task in tasks], np.int64), *others])
+    sizes = np.array([task.place.size * (2 if dtype.is_complex else 1) for task in tasks], np.int64)
+    compute = "float64" if _NAMES[dtype] == "float64" else "float32"
+    layout = Layout(_NAMES[dtype], _NAMES[g_dtype], compute)
+    steps = count_steps(np.ascontiguousarray(step))
+    for t in np.unique(steps):
+        at = steps == t
+        update_memory(
+            addresses[:, at],
+            sizes[at],
+            layout,
+            find(int(t), np.dtype(compute)),
+            find.h.variant,
+            grad_scale=scale,
+            threads=torch.get_num_threads(),
+        )
 
 
-def _packed(batch: Batch) -> Tensor:
-    m = batch.tensors[0].m
-    return torch.tensor([*map(float, batch.c), -0.0], dtype=m.dtype).to(m.device, non_blocking=True)
+def _run_triton(batch: Batch, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+    from adabelief_torch._triton import update_fused
+
+    h, lr = batch.options.h, batch.options.numbers.lr
+    if batch.options.numbers is not h:
+        # The kernel takes betas and the decay as the host's numbers, the learning rate as either.
+        h = read({**batch.group, "lr": 0.0}, host=True).h
+    for tasks in _alike(batch.tasks, lambda task: (task.p.device, task.p.dtype, task.g.dtype)):
+        tensors = [_tensors(task, task.g) for task in tasks]
+        steps = [task.state["step"] for task in tasks]
+        scale, inf = (None if x is None else x.to(tensors[0].p.device) for x in (grad_scale, found_inf))
+        update_fused(tensors, steps, h, lr, grad_scale=scale, found_inf=inf)
+
+
+def _run_tensors(batch: Batch, scale: float | None) -> None:
+    options = batch.options
+    update: Callable[..., None] = update_foreach if batch.route == "foreach" else update_each
+    if options.on_tensors:
+        _count(batch.tasks)
+        for tasks in _alike(batch.tasks, lambda task: (task.p.device, task.p.dtype, task.g.dtype)):
+            tensors = [_tensors(task, _gradient(task, scale)) for task in tasks]
+            steps = [task.state["step"] for task in tasks]
+            cs, _ = tensor_coefficients(options, steps, REAL[tensors[0].m.dtype], tensors[0].p.device)
+            update(tensors, cs, options.h.variant)
+        return
+    find = _Coefficients(options.h)
+
+    def kind(task: Task) -> tuple[Any, ...]:
+        return int(task.state["step"]) + 1, task.p.device, task.p.dtype, task.g.dtype
+
+    for tasks in _alike(batch.tasks, kind):
+        tensors = [_tensors(task, _gradient(task, scale)) for task in tasks]
+        c = find(kind(tasks[0])[0], np.dtype(_NAMES[tensors[0].m.dtype]))
+        c = Coefficients._make([*map(float, c[:-1]), bool(c.adaptive)])
+        update(tensors, [c] * len(tasks), options.h.variant)
+    _count(batch.tasks)
 
 
 class _Coefficients:
-    """The coefficients of a step and its variant, computed once for all parameters that share them."""
+    """The coefficients of a group's steps, computed once for all parameters that share them."""
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, int, torch.dtype], tuple[Coefficients, Variant]] = {}
+    def __init__(self, h: Hyperparameters) -> None:
+        self.h = h
+        self._known: dict[tuple[int, np.dtype], Coefficients] = {}
 
-    def __call__(self, task: Task) -> tuple[Coefficients, Variant]:
-        dtype = task.state["exp_avg"].dtype
-        key = (id(task.h), task.step, dtype)
-        if key not in self._known:
-            self._known[key] = coefficients(task.h, task.step, _REAL_DTYPE[dtype]), task.h.variant
-        return self._known[key]
-
-
-def _job(task: Task, find: _Coefficients, arrays: Arrays) -> Job:
-    c, variant = find(task)
-    p, m, s, *v = task.arrays or arrays.make(task.p, task.state)
-    return Job(p, as_array(_resolved(task.g)), m, s, v[0] if variant.amsgrad else None, c, variant)
+    def __call__(self, step: int, dtype: np.dtype) -> Coefficients:
+        if (step, dtype) not in self._known:
+            self._known[step, dtype] = coefficients(self.h, step, dtype)
+        return self._known[step, dtype]
 
 
-def _batches(tasks: Iterable[Task], find: _Coefficients) -> list[Batch]:
-    batches: dict[tuple[object, ...], Batch] = {}
+def _alike(tasks: Iterable[Task], kind: Callable[[Task], tuple[object, ...]]) -> Iterable[list[Task]]:
+    groups = defaultdict(list)
     for task in tasks:
-        p, g = task.p, task.g
-        if p.is_cuda and torch.cuda.is_current_stream_capturing():
-            raise RuntimeError(
-                "AdaBelief does not support CUDA graph capture: the numbers that change from step to step are computed "
-                "on the host, and a replay would repeat this step's"
-            )
-        key = (id(task.h), task.step, p.device, p.dtype, g.dtype, task.foreach, has_memory(p))
-        if key not in batches:
-            batches[key] = Batch([], *find(task), task.foreach)
-        batches[key].tensors.append(_tensors(task))
-    return list(batches.values())
+        groups[kind(task)].append(task)
+    return groups.values()
 
 
-def _tensors(task: Task) -> Tensors:
-    p, g, m, s = task.p.detach(), _resolved(task.g).detach(), task.state["exp_avg"], task.state["exp_avg_var"]
-    v = task.state["max_exp_avg_var"] if task.h.amsgrad else None
-    if not p.is_complex():
-        return Tensors(p, g, m, s, v)
-    p, g, m, s = (torch.view_as_real(x) for x in (p, g, m, s))
-    return Tensors(p, g, m, s, None if v is None else torch.view_as_real(v))
+def _tensors(task: Task, g: Tensor) -> Tensors:
+    state = task.state
+    every = task.p, g, state["exp_avg"], state["exp_avg_var"], state.get("max_exp_avg_var"), state.get("kahan_comp")
+    return real_tensors([x if x is None else local(x) for x in every])
 
 
-def _resolved(g: Tensor) -> Tensor:
-    """The gradient as its memory has it: backward of complex operations conjugates lazily."""
-    return g.resolve_conj().resolve_neg() if g.is_conj() or g.is_neg() else g
+def real_tensors(every: Sequence[Tensor | None]) -> Tensors:
+    """Tensors of reals: complex ones as pairs."""
+    return Tensors(*(x if x is None or not x.is_complex() else torch.view_as_real(x) for x in every))
 
 
-def _count(tasks: list[Task]) -> None:
-    if tasks:
-        # A tensor, which torch need not make of a number anew for each of them.
-        torch._foreach_add_([task.state["step"] for task in tasks], torch.tensor(1.0), alpha=1.0)
+def _gradient(task: Task, scale: float | None) -> Tensor:
+    """The gradient as its memory has it (backward of complex operations conjugates lazily), unscaled."""
+    g = task.g
+    if g.is_conj() or g.is_neg():
+        g = g.resolve_conj().resolve_neg()
+    return g if scale is None else g.to(task.state["exp_avg"].dtype) / scale
+
+
+def _count(tasks: Sequence[Task]) -> None:
+    for alike in _alike(tasks, lambda task: (task.state["step"].device,)):
+        steps = [task.state["step"] for task in alike]
+        if steps[0].is_cpu:
+            # A tensor, which torch need not make of a number anew for each of them.
+            torch._foreach_add_(steps, torch.tensor(1.0, device="cpu"), alpha=1.0)
+        else:
+            torch._foreach_add_(steps, 1)

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adabelief_core import Hyperparameters
+from adabelief_torch._foreign import Source, source_of
 from adabelief_torch._memory import MOMENTS
-from adabelief_torch._options import completed, hyperparameters
-from adabelief_torch._plan import COMPUTE_DTYPE, label
+from adabelief_torch._options import completed, read
+from adabelief_torch._plan import COMPUTE_DTYPE, label, step_device
 
 _WANTED = ("step", "exp_avg", "exp_avg_var")
 
@@ -32,25 +34,31 @@ def sealed(groups: list[dict[str, Any]], state_dict: Mapping[str, Any]) -> dict[
 
     Args:
         groups: The optimizer's parameter groups.
-        state_dict: This optimizer's, or that of adabelief-pytorch 0.2.1, whose options stood on the instance: those
-            that it lacks keep the optimizer's values.
+        state_dict: This optimizer's, or that of a source in `_foreign`. Options that it lacks keep the optimizer's
+            values.
 
     Raises:
-        ValueError, TypeError: A hyperparameter is invalid, or a parameter's state lacks a key or has another shape.
+        ValueError, TypeError, RuntimeError: An option is invalid, or a parameter's state lacks a key, has one that
+            means nothing here, or has another shape.
     """
     saved = state_dict["param_groups"]
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in saved]:
         # load_state_dict has the words for it.
         return dict(state_dict)
+    source = source_of(state_dict)
     new_groups = []
-    for group, old in zip(groups, saved, strict=True):
-        new_groups.append(completed({key: value for key, value in old.items() if key != "buffer"}, group))
-        hyperparameters(new_groups[-1])
     state = dict(state_dict["state"])
     for index, (group, old) in enumerate(zip(groups, saved, strict=True)):
+        new = completed(source.group(old), group)
+        source.finish_group(new, old, f"param_groups[{index}]")
+        h = read(new, host=True).h
+        new_groups.append(new)
         for position, (p, key) in enumerate(zip(group["params"], old["params"], strict=True)):
             if state.get(key):
-                state[key] = _Sealed(_converted(p, state[key], f"{label(group, index, position)}: state[{key!r}]"))
+                name = f"{label(group, index, position)}: state[{key!r}]"
+                converted = _converted(p, state[key], name, source, h)
+                converted["step"] = converted["step"].to(step_device(new, p))
+                state[key] = _Sealed(converted)
     return {**state_dict, "state": state, "param_groups": new_groups}
 
 
@@ -61,27 +69,38 @@ def unseal(state: dict[Any, Any]) -> None:
             state[key] = value.state
 
 
-def _converted(p: Tensor, saved: Mapping[str, Any], name: str) -> dict[str, Any]:
-    missing = [key for key in _WANTED if key not in saved]
-    if missing:
-        raise ValueError(f"Invalid state_dict: {name} has no {missing[0]!r} (its keys: {', '.join(map(repr, saved))})")
-    state = dict(saved)
-    state["step"] = _count(saved["step"], name)
-    for key in MOMENTS:
+def _converted(p: Tensor, saved: Mapping[str, Any], name: str, source: Source, h: Hyperparameters) -> dict[str, Any]:
+    for key in map(source.their_key, _WANTED):
         if key not in saved:
-            continue
-        moment = saved[key]
-        if not isinstance(moment, Tensor) or moment.shape != p.shape:
-            got = f"shape {list(moment.shape)}" if isinstance(moment, Tensor) else repr(moment)
-            raise ValueError(f"Invalid state_dict: {name}[{key!r}]: {got} (expected a tensor of shape {list(p.shape)})")
-        if moment.is_complex() != p.is_complex() or not (moment.is_complex() or moment.is_floating_point()):
-            raise ValueError(f"Invalid state_dict: {name}[{key!r}]: {moment.dtype} (expected {COMPUTE_DTYPE[p.dtype]})")
-        state[key] = moment.detach().to(device=p.device, dtype=COMPUTE_DTYPE[p.dtype], copy=True)
+            raise ValueError(f"Invalid state_dict: {name} has no {key!r} (its keys: {', '.join(map(repr, saved))})")
+    if source.state is not None:
+        unknown = [key for key in saved if key not in source.state]
+        if unknown:
+            raise ValueError(f"Invalid state_dict: {name} has {unknown[0]!r}, which {source.name} has not")
+    state = {(source.state or {}).get(key, key): value for key, value in saved.items()}
+    state["step"] = _count(state["step"], name)
+    for key in MOMENTS:
+        if key in state:
+            state[key] = _moment(p, state[key], f"{name}[{source.their_key(key)!r}]")
+    try:
+        source.finish_state(state, h)
+    except ValueError as error:
+        raise ValueError(f"Invalid state_dict: {name}: {error}") from None
     return state
 
 
+def _moment(p: Tensor, moment: Any, name: str) -> Tensor:
+    """A copy in the dtype of the arithmetic, where the parameter is."""
+    if not isinstance(moment, Tensor) or moment.shape != p.shape:
+        got = f"shape {list(moment.shape)}" if isinstance(moment, Tensor) else repr(moment)
+        raise ValueError(f"Invalid state_dict: {name}: {got} (expected a tensor of shape {list(p.shape)})")
+    if moment.is_complex() != p.is_complex() or not (moment.is_complex() or moment.is_floating_point()):
+        raise ValueError(f"Invalid state_dict: {name}: {moment.dtype} (expected {COMPUTE_DTYPE[p.dtype]})")
+    return moment.detach().to(device=p.device, dtype=COMPUTE_DTYPE[p.dtype], copy=True)
+
+
 def _count(step: Any, name: str) -> Tensor:
-    """A step count as this optimizer keeps it; adabelief-pytorch has a Python int."""
+    """A step count as this optimizer keeps it; adabelief-pytorch and timm have a Python int."""
     try:
         count = float(step)
     except (RuntimeError, TypeError, ValueError):

@@ -1,8 +1,9 @@
-"""NumPy arrays on the memory of CPU tensors."""
+"""CPU tensors as memory that the core's kernels work on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -11,16 +12,20 @@ from torch import Tensor
 
 from adabelief_core import as_reals
 
-MOMENTS = ("exp_avg", "exp_avg_var", "max_exp_avg_var")
-"""The keys of a parameter's state that moments stand under."""
+MOMENTS = ("exp_avg", "exp_avg_var", "max_exp_avg_var", "kahan_comp")
+"""The keys of a parameter's state that tensors of its shape stand under."""
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
+def is_plain(x: Tensor) -> bool:
+    """Whether x is no subclass, which may hold its elements anywhere (DTensor, FakeTensor, …)."""
+    return type(x) in _PLAIN
+
+
 def has_memory(x: Tensor) -> bool:
     """Whether the elements of a strided tensor lie in this process's memory, where NumPy can work on them."""
-    # A subclass (DTensor, FakeTensor, …) may hold its elements anywhere.
-    return type(x) in _PLAIN and x.is_cpu
+    return x.is_cpu and is_plain(x)
 
 
 def as_array(x: Tensor) -> np.ndarray:
@@ -32,40 +37,74 @@ def as_array(x: Tensor) -> np.ndarray:
     return as_reals(array) if x.dtype.is_complex else array
 
 
-class Arrays:
-    """The arrays of parameters and moments, which seldom move: making them costs more than a small tensor's step."""
-
-    def __init__(self) -> None:
-        self._known: dict[Tensor, tuple[tuple[object, ...], list[np.ndarray]]] = {}
-
-    def known(self, p: Tensor, state: Mapping[str, Tensor]) -> list[np.ndarray] | None:
-        """Arrays of p and of its moments, where all of them still lie as they did when these were made."""
-        known = self._known.get(p)
-        return known[1] if known is not None and known[0] == _place(p, state) else None
-
-    def make(self, p: Tensor, state: Mapping[str, Tensor]) -> list[np.ndarray]:
-        """New arrays of p and of its moments, which have its shape."""
-        arrays = [as_array(x) for x in (p, *_moments(state))]
-        self._known[p] = _place(p, state), arrays
-        return arrays
-
-    def forget(self, p: Tensor) -> None:
-        """Let go of the memory that p had."""
-        self._known.pop(p, None)
-
-
-def _moments(state: Mapping[str, Tensor]) -> list[Tensor]:
-    return [state[key] for key in MOMENTS if key in state]
-
-
-def _place(p: Tensor, state: Mapping[str, Tensor]) -> tuple[object, ...]:
-    # An array keeps its memory alive, so that no other tensor can come to lie at its address.
-    place: list[object] = [p.dtype, p.shape, p.stride(), p.data_ptr()]
-    for moment in _moments(state):
-        place += moment.data_ptr(), moment.stride()
-    return tuple(place)
-
-
 def overlaps(x: Tensor) -> bool:
     """Whether several elements of x share one memory location, as an expanded tensor's do."""
     return any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)) and x.numel() > 0
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether the elements of x fill one stretch of memory, in whatever order."""
+    expected = 1
+    for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
+
+
+class Place:
+    """Where a parameter and its state lie, and what they are: found out once, until one of them moves.
+
+    Args:
+        p: The parameter, in memory.
+        state: Its step and moments, likewise.
+    """
+
+    __slots__ = ("_arrays", "_contiguous", "_held", "_marks", "_strides", "addresses", "dtype", "size", "state")
+
+    def __init__(self, p: Tensor, state: Mapping[str, Tensor]) -> None:
+        moments = [(key, state[key]) for key in MOMENTS if key in state]
+        self._marks: list[Any] = [(key, x, x.data_ptr()) for key, x in [("step", state["step"]), *moments]]
+        # Tensors of its own keep the memory alive, so that no other can come to lie at its address.
+        self._held = [x.detach() for x in (p, *(x for _, x, _ in self._marks))]
+        self.state, self.dtype, self.size = state, p.dtype, p.numel()
+        self._contiguous = p.is_contiguous()
+        alike = all(x.stride() == p.stride() for _, x in moments) and is_dense(p)
+        self._strides = p.stride() if alike else None
+        m = state["exp_avg"]
+        self.addresses = [x.data_ptr() for x in (p, *(state.get(key, m) for key in MOMENTS), state["step"])]
+        """Of p, m, s, v, k and the step; m's stands where there is no v or k."""
+        self._arrays: dict[str, np.ndarray] | None = None
+
+    def holds(self, p: Tensor, state: Mapping[str, Tensor]) -> bool:
+        """Whether all of it still lies as it did."""
+        if (
+            p.data_ptr() != self.addresses[0]
+            or p.dtype is not self.dtype
+            or p.numel() != self.size
+            or p.is_contiguous() is not self._contiguous
+        ):
+            return False
+        return all([state.get(key) is x and x.data_ptr() == address for key, x, address in self._marks])  # noqa: C419
+
+    def takes(self, g: Tensor) -> bool:
+        """Whether a gradient is of the usual kind: strided, in memory, of the parameter's dtype and size."""
+        return (
+            g.dtype is self.dtype
+            and type(g) is Tensor
+            and g.layout is torch.strided
+            and g.is_cpu
+            and g.numel() == self.size
+        )
+
+    def is_beside(self, g: Tensor) -> bool:
+        """Whether a gradient's elements, and the state's, follow one another in memory as the parameter's do."""
+        return self._strides is not None and (g.is_contiguous() if self._contiguous else g.stride() == self._strides)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """NumPy's, under "p" and the moments' keys. Making them costs more than a small tensor's step."""
+        if self._arrays is None:
+            moments = {key: as_array(self.state[key]) for key in MOMENTS if key in self.state}
+            self._arrays = {"p": as_array(self._held[0]), **moments}
+        return self._arrays

@@ -7,13 +7,14 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, ParamsT
+from torch.optim.optimizer import Optimizer, ParamsT, _use_grad_for_differentiable
 
-from adabelief_torch._execute import run, run_traced, traceable
+from adabelief_torch._execute import run
 from adabelief_torch._load import sealed, unseal
-from adabelief_torch._memory import Arrays
-from adabelief_torch._options import completed, hyperparameters
+from adabelief_torch._memory import Place
+from adabelief_torch._options import completed, read
 from adabelief_torch._plan import check_group, plan
+from adabelief_torch._traced import run_traced
 
 
 class AdaBelief(Optimizer):
@@ -31,7 +32,7 @@ class AdaBelief(Optimizer):
         params: Parameters, named parameters or dicts of a group each, as for any `torch.optim.Optimizer`: float16,
             bfloat16, float32, float64, complex64 or complex128, any shape, dense.
         lr: Learning rate, a number or a tensor of one element, >= 0.
-        betas: Decay rates (β1, β2) of the two moments, each in [0, 1).
+        betas: Decay rates (β1, β2) of the two moments, each in [0, 1): two numbers, or two tensors of one element.
         eps: Added to the denominator, >= 0.
         weight_decay: Decay rate λ, >= 0.
         amsgrad: Divide by the largest second moment seen. Turned on later, it starts from there.
@@ -43,14 +44,23 @@ class AdaBelief(Optimizer):
         eps_root: Added to the second moment at every step, >= 0. None: the value of `eps`.
         nesterov: Nesterov momentum.
         maximize: Ascend in place of descending.
-        foreach: None: on a CPU the core's kernel on the tensors' own memory, elsewhere PyTorch's operations on many
-            tensors at once. True: those operations on a CPU too, which is slower there. False: elsewhere a tensor at
-            a time, which needs less memory.
+        foreach: True: PyTorch's operations on many tensors at once. False: not them.
+        kahan_sum: True: a compensated sum of the parameters, for pure bfloat16 training: what rounding a parameter
+            drops is kept, in the arithmetic's dtype, and added later. None: off.
+        capturable: True: the step count stays beside the parameter, and nothing of a step is read by the host, so that
+            a CUDA graph can capture it. On a CPU, which captures nothing, the steps are the same.
+        differentiable: True: autograd records the step. A learning rate, betas and weight decay that are tensors get
+            gradients.
+        fused: True: one compiled kernel, numba's (the extra `fast`) on a CPU, Triton's on CUDA, which also divides the
+            gradients by a `torch.amp.GradScaler`'s scale. False: not Triton's. With None for both `foreach` and
+            `fused`, the fastest that is there: the core's kernel on a CPU, Triton's on CUDA, foreach elsewhere.
         print_change_log: For scripts written for adabelief-pytorch, which pass False. Nothing is ever printed.
 
     Raises:
         ValueError: A value lies outside its range; the message names the argument and the value.
         TypeError: A value is of the wrong type, a parameter's dtype is not supported, or a keyword is unknown.
+        RuntimeError: Two of `foreach`, `fused` and `differentiable` exclude each other, or `fused=True` asks for what a
+            parameter's device cannot do.
 
     Example:
         >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
@@ -70,7 +80,7 @@ class AdaBelief(Optimizer):
         self,
         params: ParamsT,
         lr: float | Tensor = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-16,
         weight_decay: float = 0,
         amsgrad: bool = False,
@@ -78,12 +88,16 @@ class AdaBelief(Optimizer):
         fixed_decay: bool = False,
         rectify: bool = False,
         degenerated_to_sgd: bool = True,
+        print_change_log: bool = False,
         *,
         eps_root: float | None = None,
         nesterov: bool = False,
         maximize: bool = False,
         foreach: bool | None = None,
-        print_change_log: bool = False,
+        kahan_sum: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
     ) -> None:
         if print_change_log is not False:
             raise ValueError(f"Invalid print_change_log: {print_change_log!r} (expected False: nothing is printed)")
@@ -101,10 +115,19 @@ class AdaBelief(Optimizer):
             "nesterov": nesterov,
             "maximize": maximize,
             "foreach": foreach,
+            "kahan_sum": kahan_sum,
+            "capturable": capturable,
+            "differentiable": differentiable,
+            "fused": fused,
         }
-        hyperparameters(defaults)
-        self._arrays = Arrays()
+        read(defaults, host=True)
+        self._places: dict[Tensor, Place] = {}
         super().__init__(params, defaults)
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Asked by `torch.amp.GradScaler`: whether `step` divides by the scale, and skips what is not finite."""
+        return bool(self.defaults["fused"])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -112,7 +135,7 @@ class AdaBelief(Optimizer):
         for group in self.param_groups:
             group.update(completed(group))
         unseal(self.state)
-        self._arrays = Arrays()
+        self._places = {}
 
     @torch.compiler.disable
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -133,7 +156,7 @@ class AdaBelief(Optimizer):
 
     @torch.compiler.disable
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a copy of a state: this optimizer's, or adabelief-pytorch 0.2.1's.
+        """Take over a copy of a state: this optimizer's, or that of adabelief-pytorch, timm, or torch's Adam or AdamW.
 
         Moments come back in the dtype of the arithmetic, float32 for half-precision parameters. Options that the saved
         groups lack keep the values that this optimizer has.
@@ -158,7 +181,7 @@ class AdaBelief(Optimizer):
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
 
-    @torch.no_grad()
+    @_use_grad_for_differentiable
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Take one step, in place. Parameters without a gradient stay.
 
@@ -169,17 +192,50 @@ class AdaBelief(Optimizer):
             What the closure returned, or None.
 
         Raises:
-            RuntimeError: A gradient is sparse.
-            ValueError, TypeError: A hyperparameter, gradient or state is invalid, in any group. Nothing has changed.
+            RuntimeError: A gradient is sparse, or an option asks for what a parameter's device cannot do.
+            ValueError, TypeError: An option, gradient or state is invalid, in any group. Nothing has changed.
         """
+        self._accelerator_graph_capture_health_check()
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         if torch.compiler.is_compiling():
-            # Not its groups: the compiler would guard, and so fix, what it sees read of an optimizer.
-            for batch in traceable(self):
-                run_traced(*batch)
+            for group in self.param_groups:
+                lists: tuple[list[Any], ...] = ([], [], [], [], [], [], [])
+                self._init_group(group, *lists)
+                run_traced(group, *lists)
         else:
-            run(plan(self.param_groups, self.state, self._arrays), self._arrays)
+            self._run()
         return loss
+
+    # Past its limit of recompilations the compiler runs `step` eagerly, but would still look into what it calls.
+    @torch.compiler.disable
+    def _run(self) -> None:
+        batches = plan(self.param_groups, self.state, self._places)
+        # Set for one step by a GradScaler.
+        run(batches, getattr(self, "grad_scale", None), getattr(self, "found_inf", None))
+
+    def _init_group(
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        grads: list[Tensor],
+        exp_avgs: list[Tensor],
+        exp_avg_vars: list[Tensor],
+        max_exp_avg_vars: list[Tensor],
+        kahan_comps: list[Tensor],
+        steps: list[Tensor],
+    ) -> None:
+        """Check a group, begin its state and list its tensors: `torch.compile` runs this once, outside the graph."""
+        for batch in plan([group], self.state, {}):
+            for task in batch.tasks:
+                params.append(task.p)
+                grads.append(task.g)
+                steps.append(task.state["step"])
+                exp_avgs.append(task.state["exp_avg"])
+                exp_avg_vars.append(task.state["exp_avg_var"])
+                if batch.options.h.amsgrad:
+                    max_exp_avg_vars.append(task.state["max_exp_avg_var"])
+                if batch.options.h.kahan_sum:
+                    kahan_comps.append(task.state["kahan_comp"])

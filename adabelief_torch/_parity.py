@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import torch
 from torch import Tensor
 
+from adabelief_core import default_kernel
 from adabelief_core.parity import Mode, Problem, State
+from adabelief_torch._memory import MOMENTS
 from adabelief_torch._optimizer import AdaBelief
 
 
@@ -32,10 +36,14 @@ def to_array(x: Tensor) -> np.ndarray:
 
 
 class _Run:
-    def __init__(self, problem: Problem, device: str, foreach: bool | None, compiled: bool) -> None:
+    def __init__(self, problem: Problem, device: str, compiled: bool, options: Mapping[str, Any]) -> None:
         self._device = device
-        self._params = {name: to_tensor(p, device).requires_grad_() for name, p in problem.params().items()}
-        self._optimizer = AdaBelief(list(self._params.values()), lr=problem.h.lr, foreach=foreach, **problem.options)
+        self._differentiable = bool(options.get("differentiable"))
+        self._params = {name: to_tensor(p, device) for name, p in problem.params().items()}
+        for p in self._params.values():
+            # Autograd writes into no leaf that requires a gradient.
+            p.requires_grad_(not self._differentiable)
+        self._optimizer = AdaBelief(list(self._params.values()), lr=problem.h.lr, **options, **problem.options)
         self._step: Callable[[], object] = self._optimizer.step
         if compiled:
             # Without it the compiler gives up after a few problems, and runs the rest eagerly.
@@ -49,11 +57,10 @@ class _Run:
 
     def state(self) -> State:
         state = self._optimizer.state
-        m, s, v = (
-            {name: to_array(state[p][key]) for name, p in self._params.items() if key in state[p]}
-            for key in ("exp_avg", "exp_avg_var", "max_exp_avg_var")
+        m, s, v, k = (
+            {name: to_array(state[p][key]) for name, p in self._params.items() if key in state[p]} for key in MOMENTS
         )
-        return State({name: to_array(p) for name, p in self._params.items()}, m, s, v or None)
+        return State({name: to_array(p) for name, p in self._params.items()}, m, s, v or None, k or None)
 
 
 class TorchAdapter:
@@ -62,17 +69,23 @@ class TorchAdapter:
     framework = f"torch {torch.__version__}"
 
     def modes(self) -> list[Mode]:
-        """The core's kernel, foreach and compiled steps on the CPU; foreach and single tensors on CUDA."""
-        modes = [_mode("eager", "cpu", None), _mode("foreach", "cpu", True)]
+        """Each way to take a step that this machine has."""
+        modes = [_mode("eager"), _mode("foreach", foreach=True)]
+        modes += [_mode("foreach, capturable", foreach=True, capturable=True)]
+        modes += [_mode("differentiable", differentiable=True)]
+        if default_kernel() == "numba":
+            modes.append(_mode("fused", fused=True))
         if any(map(shutil.which, ("g++", "clang++", "cl"))):
-            modes.append(_mode("compiled", "cpu", None, compiled=True))
+            modes.append(_mode("compiled", compiled=True))
         if torch.cuda.is_available():
-            modes += [_mode("foreach", "cuda", None), _mode("single", "cuda", False)]
+            modes += [_mode("foreach", "cuda", foreach=True), _mode("single", "cuda", foreach=False)]
+            if find_spec("triton"):
+                modes += [_mode("fused", "cuda", fused=True), _mode("fused, capturable", "cuda", capturable=True)]
         return modes
 
 
-def _mode(name: str, device: str, foreach: bool | None, *, compiled: bool = False) -> Mode:
-    return Mode(name, lambda problem: _Run(problem, device, foreach, compiled), device=device, slow=compiled)
+def _mode(name: str, device: str = "cpu", *, compiled: bool = False, **options: bool) -> Mode:
+    return Mode(name, lambda problem: _Run(problem, device, compiled, options), device=device, slow=compiled)
 
 
 adapter = TorchAdapter()

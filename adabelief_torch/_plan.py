@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
-from typing import Any, NamedTuple
+from importlib.util import find_spec
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from adabelief_core import Hyperparameters
-from adabelief_torch._memory import MOMENTS, Arrays, overlaps
-from adabelief_torch._options import hyperparameters
+from adabelief_core import default_kernel
+from adabelief_torch._memory import MOMENTS, Place, has_memory, is_plain, overlaps
+from adabelief_torch._options import Options, read
 
 COMPUTE_DTYPE = {
     torch.float16: torch.float32,
@@ -23,67 +23,122 @@ COMPUTE_DTYPE = {
 }
 """Parameter's dtype to that of its moments."""
 
+Route = Literal["memory", "triton", "foreach", "each"]
+"""The core's kernel on the tensor's memory, Triton's kernel, or PyTorch's operations."""
+
 
 class Task(NamedTuple):
     """One parameter's part of the step."""
 
     p: Tensor
     g: Tensor
+    """What of the gradient lies here."""
     state: MutableMapping[str, Tensor]
-    step: int
-    """The number of this step, from 1."""
-    h: Hyperparameters
-    foreach: bool | None
-    arrays: list[np.ndarray] | None
-    """Arrays of p and its moments, where they are known."""
+    place: Any
+    """Its `Place`, on the route "memory"; else None."""
 
 
-def plan(groups: list[dict[str, Any]], state: Mapping[Tensor, Any], arrays: Arrays) -> list[Task]:
-    """The tasks of a step: every parameter with a gradient. State begins at zero.
+class Batch(NamedTuple):
+    """Parameters of one group that take one route."""
+
+    group: Mapping[str, Any]
+    options: Options
+    route: Route
+    tasks: list[Task]
+
+
+def plan(groups: list[dict[str, Any]], state: Mapping[Tensor, Any], places: dict[Tensor, Place]) -> list[Batch]:
+    """What a step works on: every parameter with a gradient. State begins at zero.
 
     Args:
         groups: Parameter groups.
         state: The optimizer's.
-        arrays: Those made before: a parameter whose memory and moments are where they were has been checked.
+        places: Those found before: a parameter whose memory and state are where they were has been checked.
 
     Raises:
-        RuntimeError: A gradient is sparse.
+        RuntimeError: A gradient is sparse, or an option asks for what the parameter's device cannot do.
         ValueError, TypeError: A hyperparameter, gradient, parameter or state that the rule cannot take.
             No state has begun, nothing has changed.
     """
     found = []
     for index, group in enumerate(groups):
-        h = hyperparameters(group)
+        options = read(group)
+        in_memory = not (options.foreach or options.differentiable)
         for position, p in enumerate(group["params"]):
             g = p.grad
             if g is None:
                 continue
             # Not state[p]: the lookup alone would begin an entry.
             known = state.get(p)
-            ready = arrays.known(p, known) if known else None
+            place = places.get(p)
             try:
-                if ready is None:
+                if place is None or not known or not place.holds(p, known):
+                    place = None
                     _check_param(p)
-                    _check_moments(p, known)
-                _check_grad(p, g)
+                    _check_state(p, known, options)
+                if place is None or not place.takes(g):
+                    _check_grad(p, g)
+                route: Route = "memory" if place is not None and in_memory else _route(p, options)
+                if options.fused and route == "memory" and default_kernel() != "numba":
+                    raise RuntimeError("`fused=True` on a CPU needs numba: pip install 'adabelief[fast]'")
             except (RuntimeError, TypeError, ValueError) as error:
                 raise type(error)(f"{label(group, index, position)}: {error}") from None
-            found.append((p, g, known, h, group["foreach"], ready))
-    return [_task(state, *task) for task in found]
+            found.append((index, options, route, p, g, known, place))
+    batches: dict[tuple[int, Route], Batch] = {}
+    for index, options, route, p, g, known, place in found:
+        key = (index, route)
+        if key not in batches:
+            batches[key] = Batch(groups[index], options, route, [])
+        batches[key].tasks.append(_task(state, places, options, route, p, g, known, place))
+    return list(batches.values())
 
 
 def check_group(group: Mapping[str, Any], index: int) -> None:
-    """Refuse a new group with an invalid hyperparameter, or a parameter that no step could change in place.
+    """Refuse a new group with an invalid option, or a parameter that no step could change in place.
 
     A parameter without requires_grad may be of any kind.
     """
-    hyperparameters(group)
+    options = read(group, host=True)
     for position, p in enumerate(group["params"]):
         if p.requires_grad:
             try:
                 _check_param(p)
-            except (TypeError, ValueError) as error:
+                _route(p, options)
+            except (RuntimeError, TypeError, ValueError) as error:
                 raise type(error)(f"{label(group, index, position)}: {error}") from None
+
+
+def step_device(group: Mapping[str, Any], p: Tensor) -> torch.device:
+    """Where a parameter's step count stands: beside it where the step must not wait for the host, else on the CPU."""
+    options = read(group)
+    return p.device if options.capturable or _route(p, options) == "triton" else torch.device("cpu")
+
+
+def local(x: Tensor) -> Tensor:
+    """What of a distributed tensor lies here; any other tensor as it is."""
+    return x if is_plain(x) or not hasattr(x, "to_local") else x.to_local()
+
+
+def _route(p: Tensor, options: Options) -> Route:
+    here = local(p)
+    if options.differentiable:
+        return "each"
+    if options.fused:
+        if has_memory(here):
+            return "memory"
+        if here.is_cuda and is_plain(here) and find_spec("triton"):
+            return "triton"
+        raise RuntimeError(
+            "`fused=True` requires all the params to be floating point Tensors of supported devices: ['cpu', 'cuda'] "
+            f"but {p.dtype} and {p.device.type}"
+        )
+    if options.foreach:
+        return "foreach"
+    if has_memory(here):
+        return "memory"
+    if options.foreach is None and options.fused is None and is_plain(here):
+        return "triton" if here.is_cuda and find_spec("triton") else "foreach"
+    return "each"
 
 
 def _check_param(p: Tensor) -> None:
@@ -122,10 +177,12 @@ def _check_grad(p: Tensor, g: Tensor) -> None:
         raise ValueError(f"Invalid grad: dtype {g.dtype} (expected {p.dtype}, the parameter's)")
 
 
-def _check_moments(p: Tensor, state: Mapping[str, Tensor] | None) -> None:
+def _check_state(p: Tensor, state: Mapping[str, Tensor] | None, options: Options) -> None:
+    if not state:
+        return
     dtype = COMPUTE_DTYPE[p.dtype]
     for key in MOMENTS:
-        if not state or (key not in state and key == "max_exp_avg_var"):
+        if key not in state and key in MOMENTS[2:]:
             continue
         moment = state[key]
         if moment.shape != p.shape:
@@ -137,23 +194,51 @@ def _check_moments(p: Tensor, state: Mapping[str, Tensor] | None) -> None:
                 f"Invalid state {key!r}: {moment.dtype} on {moment.device} (expected {dtype} on {p.device}: has the "
                 "parameter changed? load_state_dict converts the state to it)"
             )
+    step = state["step"]
+    if not isinstance(step, Tensor) or step.numel() != 1:
+        raise ValueError(f"Invalid state 'step': {step!r} (expected a tensor of one element)")
+    if options.differentiable and step.requires_grad:
+        raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
 
 
 def _task(
     state: Any,
+    places: dict[Tensor, Place],
+    options: Options,
+    route: Route,
     p: Tensor,
     g: Tensor,
     known: Any,
-    h: Hyperparameters,
-    foreach: bool | None,
-    arrays: list[np.ndarray] | None,
+    place: Place | None,
 ) -> Task:
     if not known:
         known = state[p]
-        # On the host, as torch.optim has it: reading it must not wait for a device.
-        known["step"] = torch.zeros((), dtype=torch.float32)
+        known["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
         known["exp_avg"], known["exp_avg_var"] = zeros(p), zeros(p)
-    # Also where a group turns amsgrad on later: the largest second moment seen since then.
-    if h.amsgrad and "max_exp_avg_var" not in known:
-        known["max_exp_avg_var"], arrays = zeros(p), None
-    return Task(p, g, known, int(known["step"]) + 1, h, foreach, arrays)
+    # Also where a group turns one of these on later: from then on.
+    for wanted, key in ((options.h.amsgrad, "max_exp_avg_var"), (options.h.kahan_sum, "kahan_comp")):
+        if wanted and key not in known:
+            known[key], place = zeros(p), None
+    beside = p.device if options.capturable or route == "triton" else torch.device("cpu")
+    step = known["step"]
+    if step.device != beside or step.dtype is not torch.float32:
+        known["step"] = step.to(beside, torch.float32)
+    if route != "memory":
+        places.pop(p, None)
+        return Task(p, _beside(p, g), known, None)
+    if place is None:
+        place = Place(local(p), {key: local(x) for key, x in known.items()})
+        if is_plain(p):
+            place.state = known
+            places[p] = place
+    return Task(p, _beside(p, g), known, place)
+
+
+def _beside(p: Tensor, g: Tensor) -> Tensor:
+    """What of a gradient belongs to what lies here of its parameter."""
+    if is_plain(p) and is_plain(g):
+        return g
+    # A partial sum, or a shard of another dimension: each process takes its own part of the parameter's.
+    if hasattr(p, "placements") and p.placements != g.placements:
+        g = g.redistribute(p.device_mesh, p.placements)
+    return local(g)

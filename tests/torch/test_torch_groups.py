@@ -64,7 +64,8 @@ def test_schedulers_set_the_learning_rate(make):
 
 @PATHS
 def test_the_learning_rate_may_be_a_tensor(foreach):
-    optimizer = AdaBelief([parameter(3)], lr=torch.tensor(0.25), foreach=foreach)
+    # As AdamW has it: foreach reads a tensor's learning rate only when it may not read it on the host.
+    optimizer = AdaBelief([parameter(3)], lr=torch.tensor(0.25), foreach=foreach, capturable=bool(foreach))
     other = AdaBelief([parameter(3)], lr=0.25)
     steps(optimizer, 2)
     steps(other, 2)

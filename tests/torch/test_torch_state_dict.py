@@ -1,22 +1,16 @@
 """Saving and loading: the continuation has the bits of the run that was never stopped."""
 
 import copy
-import io
 
 import pytest
 import torch
-from torch_helpers import OPTIONS, assert_same, give_grads, parameter, steps
+from torch_helpers import OPTIONS, assert_same, parameter, steps
+from torch_peers import through_a_file
 
 from adabelief_torch import AdaBelief
+from adabelief_torch._memory import MOMENTS
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64]
-
-
-def through_a_file(state_dict):
-    file = io.BytesIO()
-    torch.save(state_dict, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 def twin_of(optimizer, **options):
@@ -48,15 +42,37 @@ def test_a_loaded_state_is_a_copy():
         assert torch.equal(x, before[0][key])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_compensation_of_the_sum_is_kept(dtype):
+    optimizer = AdaBelief([parameter(3, 4, dtype=dtype)], kahan_sum=True)
+    steps(optimizer, 7)
+    saved = through_a_file(optimizer.state_dict())
+    (p,) = optimizer.param_groups[0]["params"]
+    assert saved["state"][0]["kahan_comp"].any()
+    twin = twin_of(optimizer)
+    twin.load_state_dict(saved)
+    assert twin.param_groups[0]["kahan_sum"] is True
+    assert_same(optimizer, twin)
+    steps(optimizer, 3, start=7)
+    steps(twin, 3, start=7)
+    assert_same(optimizer, twin)
+    other = twin_of(optimizer, kahan_sum=True)
+    del saved["state"][0]["kahan_comp"]
+    other.load_state_dict(saved)
+    assert "kahan_comp" not in other.state[other.param_groups[0]["params"][0]]
+    steps(other, 1)
+    assert other.state[other.param_groups[0]["params"][0]]["kahan_comp"].shape == p.shape
+
+
 def test_half_precision_moments_of_a_checkpoint_become_float32():
-    optimizer = AdaBelief([parameter(3, dtype=torch.float16)], amsgrad=True)
+    optimizer = AdaBelief([parameter(3, dtype=torch.float16)], amsgrad=True, kahan_sum=True)
     steps(optimizer, 1)
     saved = optimizer.state_dict()
-    for key in ("exp_avg", "exp_avg_var", "max_exp_avg_var"):
+    for key in MOMENTS:
         saved["state"][0][key] = saved["state"][0][key].half()
     optimizer.load_state_dict(saved)
     (p,) = optimizer.param_groups[0]["params"]
-    for key in ("exp_avg", "exp_avg_var", "max_exp_avg_var"):
+    for key in MOMENTS:
         assert optimizer.state[p][key].dtype is torch.float32
     steps(optimizer, 1)
 
@@ -135,6 +151,7 @@ def change(key, value):
         (change("exp_avg", torch.zeros(4)), ValueError, r"\[1\].*state\[1\]\['exp_avg'\]: shape \[4\] .*\[3\]"),
         (change("exp_avg_var", torch.zeros(())), ValueError, r"state\[1\]\['exp_avg_var'\]: shape \[\]"),
         (change("max_exp_avg_var", torch.zeros(2)), ValueError, r"state\[1\]\['max_exp_avg_var'\]: shape \[2\]"),
+        (change("kahan_comp", torch.zeros(4)), ValueError, r"state\[1\]\['kahan_comp'\]: shape \[4\]"),
         (change("exp_avg", [0.0] * 3), ValueError, r"state\[1\]\['exp_avg'\]: \[0.0"),
         (change("exp_avg", torch.zeros(3, dtype=torch.complex64)), ValueError, r"complex64 \(expected torch.float32\)"),
         (change("exp_avg", torch.zeros(3, dtype=torch.int64)), ValueError, r"int64 \(expected torch.float32\)"),
@@ -147,6 +164,11 @@ def change(key, value):
         (lambda saved: saved["state"][1].pop("step"), ValueError, r"state\[1\] has no 'step'"),
         (lambda saved: saved["param_groups"][0].update(lr=-1), ValueError, "Invalid learning rate: -1"),
         (lambda saved: saved["param_groups"][0].update(nesterov=1), TypeError, "Invalid nesterov: 1"),
+        (
+            lambda saved: saved["param_groups"][0].update(fused=True, foreach=True),
+            RuntimeError,
+            "`fused` and `foreach`",
+        ),
         (lambda saved: saved["param_groups"].pop(), ValueError, "different number of parameter groups"),
         (lambda saved: saved["param_groups"][0]["params"].pop(), ValueError, "size of optimizer's group"),
     ],
@@ -167,10 +189,13 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_changes(spoil, error, 
     assert not optimizer._optimizer_load_state_dict_pre_hooks
 
 
-def test_a_checkpoint_of_adam_is_refused():
-    p = parameter(2)
-    adam = torch.optim.Adam([p])
-    give_grads(adam, 0)
-    adam.step()
-    with pytest.raises(ValueError, match=r"has no 'exp_avg_var' \(its keys: 'step', 'exp_avg', 'exp_avg_sq'\)"):
-        AdaBelief([p]).load_state_dict(adam.state_dict())
+@pytest.mark.parametrize("capturable", [False, True])
+def test_the_state_comes_to_the_parameter_s_device_and_the_step_where_the_group_wants_it(capturable):
+    # No device but the host is needed to see where it would lie.
+    optimizer = AdaBelief([parameter(3)], capturable=capturable)
+    steps(optimizer, 2)
+    elsewhere = AdaBelief([torch.nn.Parameter(torch.empty(3, device="meta"))])
+    elsewhere.load_state_dict(optimizer.state_dict())
+    (state,) = elsewhere.state.values()
+    assert state["exp_avg"].device.type == "meta"
+    assert state["step"].device.type == ("meta" if capturable else "cpu")

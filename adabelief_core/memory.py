@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from adabelief_core._hyperparameters import Variant
-from adabelief_core._kernel_numba import STORED, table_kernel
+from adabelief_core._kernel_numba import STORED, table_kernel, take_step
 from adabelief_core._rule import Coefficients
 from adabelief_core._threads import run_shares
 
@@ -57,9 +57,25 @@ def update_memory(
 
     def work(share: list[tuple[int, int, int]]) -> None:
         rows, starts, ends = np.array(share, np.int64).reshape(-1, 3).T
-        kernel(numbers, scale, addresses[:, rows] + steps[:, None] * starts, ends - starts, *like)
+        # One order of memory: numba compiles anew for another.
+        first = np.ascontiguousarray(addresses[:, rows] + steps[:, None] * starts)
+        kernel(numbers, scale, first, np.ascontiguousarray(ends - starts), *like)
 
     run_shares(work, sizes.tolist(), threads, range(len(sizes)))
+
+
+def count_steps(addresses: np.ndarray) -> np.ndarray:
+    """Add 1 to the step counts at these addresses, which are float32.
+
+    Args:
+        addresses: int64, shape (n,).
+
+    Returns:
+        The new counts, float32, shape (n,).
+    """
+    steps = np.empty(len(addresses), np.float32)
+    take_step(addresses, steps)
+    return steps
 
 
 def as_stored(x: np.ndarray) -> np.ndarray:

@@ -1,0 +1,92 @@
+"""The numbers of a step as tensors, where the host must not read the step count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adabelief_core import Coefficients, Tables, assemble, plain_product, step_scalars, tables
+from adabelief_torch._options import Options
+from adabelief_torch._tensors import Namespace
+
+_NAMES = {torch.float32: "float32", torch.float64: "float64"}
+
+
+def tensor_coefficients(
+    options: Options, steps: Sequence[Tensor], dtype: torch.dtype, device: torch.device, guarded: bool = False
+) -> tuple[list[Coefficients], Callable[[Tensor], Tensor]]:
+    """The coefficients of each parameter's step.
+
+    Args:
+        options: The group's.
+        steps: Each parameter's step count, this step counted: 0-d tensors of one device.
+        dtype: Compute dtype, float32 or float64.
+        device: Where the coefficients are wanted.
+        guarded: Whether a compiler is at work, which may contract products.
+
+    Returns:
+        Coefficients whose numbers are 0-d tensors where the step decides them, else Python's; and the guard of
+        products for `adabelief_core.update`.
+    """
+    t = torch.stack([step.reshape(()) for step in steps]).to(torch.float64)
+    # A -0.0 that the compiler cannot know to be one: it contracts a guarded product with it, and rounds the same.
+    zero = -torch.clamp_max(t[0], 0.0)
+    narrow = zero.to(device, dtype)
+    numbers, known = options.numbers, _known(options.h.betas, t.device)
+    betas = numbers.betas if isinstance(numbers.betas[0], Tensor) else None
+    if betas is not None:
+        betas = tuple(beta.reshape(1).to(t) for beta in betas)
+        numbers = numbers._replace(betas=betas)
+    scalars = step_scalars(
+        t,
+        options.h,
+        betas=betas,
+        known=known,
+        xp=Namespace,
+        product=(lambda x: x + zero) if guarded else plain_product,
+    )
+    c = assemble(numbers, scalars, numbers.lr, _NAMES[dtype], _caster(device, dtype))
+    if isinstance(c.adaptive, Tensor):
+        c = c._replace(adaptive=c.adaptive.to(device))
+    each = [[x[i % len(x)] if isinstance(x, Tensor) and x.ndim else x for x in c] for i in range(len(steps))]
+    return [Coefficients(*row) for row in each], (lambda x: x + narrow) if guarded else plain_product
+
+
+def _caster(device: torch.device, dtype: torch.dtype) -> Callable[[Any], Any]:
+    """Rounds a tensor; a Python number is rounded once where a tensor of the dtype meets it."""
+    return lambda x: x.to(device=device, dtype=dtype) if isinstance(x, Tensor) else x
+
+
+def _known(betas: tuple[float, float], device: torch.device) -> Tables:
+    if not torch.compiler.is_compiling():
+        return _tables(betas, device)
+    x = _packed(*betas, device)
+    return Tables((x[:32], x[32:64]), (x[64:96], x[96:128]), x[128], x[129:])
+
+
+@lru_cache(maxsize=256)
+def _tables(betas: tuple[float, float], device: torch.device) -> Tables:
+    host = tables(betas)
+    (powers1, complements1), (powers2, complements2), place = (
+        [torch.tensor(x, device=device)[:, None] for x in pair] for pair in (host.beta1, host.beta2, [host.place])
+    )
+    return Tables((powers1, complements1), (powers2, complements2), host.switch, place[0])
+
+
+@torch.library.custom_op("adabelief::tables", mutates_args=())
+def _packed(beta1: float, beta2: float, device: torch.device) -> Tensor:
+    """The tables in one column: what a compiler must not look into, and what changes with a scheduler of betas."""
+    host = tables((beta1, beta2))
+    switch = math.inf if host.switch is None else host.switch
+    return torch.tensor(np.concatenate([*host.beta1, *host.beta2, [switch], host.place]), device=device)[:, None]
+
+
+@_packed.register_fake
+def _(beta1: float, beta2: float, device: torch.device) -> Tensor:
+    return torch.empty((162, 1), dtype=torch.float64, device=device)
