@@ -94,20 +94,7 @@ def table_kernel(variant: Variant, adaptive: bool, scaled: bool) -> Callable[...
     coupled, decoupled, fixed = (variant.decay == kind for kind in ("coupled", "decoupled", "fixed"))
 
     def step(c, scale, addresses, sizes, like_p, like_g, like_m):  # type: ignore[no-untyped-def]
-        (
-            beta1,
-            rest1,
-            beta2,
-            rest2,
-            eps,
-            eps_root,
-            weight_decay,
-            minus_lr,
-            step_scale,
-            belief_scale,
-            look_ahead,
-            least,
-        ) = c
+        beta1, rest1, beta2, rest2, eps, eps_root, decay, minus_lr, factor, belief_scale, look_ahead, least = c
         zero = least - least
         for row in range(sizes.size):
             size = sizes[row]
@@ -125,7 +112,7 @@ def table_kernel(variant: Variant, adaptive: bool, scaled: bool) -> Callable[...
                 if maximize:
                     gi = -gi
                 if coupled:
-                    gi = gi + weight_decay * pi
+                    gi = gi + decay * pi
                 mi = beta1 * m[i] + rest1 * gi
                 if abs(mi) < least:
                     mi = zero
@@ -145,12 +132,12 @@ def table_kernel(variant: Variant, adaptive: bool, scaled: bool) -> Callable[...
                     u = look_ahead * mi + rest1 * gi
                 if adaptive:
                     u = u / (np.sqrt(vi) * belief_scale + eps)
-                u = step_scale * u
+                u = factor * u
                 if decoupled:
-                    u = u + weight_decay * pi
+                    u = u + decay * pi
                 u = minus_lr * u
                 if fixed:
-                    u = u - weight_decay * pi
+                    u = u - decay * pi
                 if kahan:
                     u = k[i] + u
                 new = _narrowed(pi + u, p[i])

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TypeVar
 
-_SERIAL = 200_000
+_SERIAL = 500_000
 """Elements in all below which waking threads costs more than it saves."""
 
 T = TypeVar("T")
@@ -26,18 +26,29 @@ def run_shares(
         items: What the sizes belong to.
     """
     total = sum(sizes)
-    if threads is None:
-        threads = min(_cores(), 8)
-    if total < _SERIAL or threads < 2:
+    count = threads_for(total, threads)
+    if count == 1:
         work([(item, 0, size) for item, size in zip(items, sizes, strict=True)])
         return
-    shares = _shares(items, sizes, -(-total // threads))
-    others = [_pool(threads - 1, os.getpid()).submit(work, share) for share in shares[1:]]
+    shares = _shares(items, sizes, -(-total // count))
+    others = [_pool(count - 1, os.getpid()).submit(work, share) for share in shares[1:]]
     try:
         work(shares[0])
     finally:
         for other in others:
             other.result()
+
+
+def threads_for(total: int, threads: int | None) -> int:
+    """How many threads work on as many elements.
+
+    Args:
+        total: Elements in all.
+        threads: The most. None: the cores this process may use, 8 at the most.
+    """
+    if total < _SERIAL:
+        return 1
+    return min(_cores(), 8) if threads is None else threads
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ import numpy as np
 from adabelief_core._hyperparameters import Variant
 from adabelief_core._kernel_numba import STORED, table_kernel, take_step
 from adabelief_core._rule import Coefficients
-from adabelief_core._threads import run_shares
+from adabelief_core._threads import run_shares, threads_for
 
 if TYPE_CHECKING:
     from adabelief_core._inplace import Job
@@ -53,11 +53,14 @@ def update_memory(
     like = [np.empty(0, STORED.get(name, name)) for name in layout]
     numbers, scale = tuple(c[:-1]), wide.type(1.0 if grad_scale is None else grad_scale)
     kernel = table_kernel(variant, bool(c.adaptive), grad_scale is not None)
+    if threads_for(int(sizes.sum()), threads) == 1:
+        # One order of memory: numba compiles anew for another.
+        kernel(numbers, scale, np.ascontiguousarray(addresses), sizes, *like)
+        return
     steps = np.array([like[0].itemsize, like[1].itemsize, *[wide.itemsize] * 4])
 
     def work(share: list[tuple[int, int, int]]) -> None:
         rows, starts, ends = np.array(share, np.int64).reshape(-1, 3).T
-        # One order of memory: numba compiles anew for another.
         first = np.ascontiguousarray(addresses[:, rows] + steps[:, None] * starts)
         kernel(numbers, scale, first, np.ascontiguousarray(ends - starts), *like)
 

@@ -63,13 +63,11 @@ def _run_memory(batch: Batch, scale: float | None) -> None:
     written = [local(task.p) for task in batch.tasks]
     odd = batch.tasks
     if default_kernel() == "numba":
-        tables, odd = defaultdict(list), []
+        tables: defaultdict[tuple[torch.dtype, torch.dtype], list[Task]] = defaultdict(list)
+        odd = []
         for task in batch.tasks:
-            g = task.g
-            if task.place.is_beside(g) and not (g.is_complex() and (g.is_conj() or g.is_neg())):
-                tables[task.place.dtype, g.dtype].append(task)
-            else:
-                odd.append(task)
+            _, g, _, place = task
+            (tables[place.dtype, g.dtype] if place.is_beside(g) else odd).append(task)
         for (dtype, g_dtype), tasks in tables.items():
             _run_table(tasks, dtype, g_dtype, find, scale)
     jobs = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from operator import is_
 
 import ml_dtypes
 import numpy as np
@@ -61,16 +61,30 @@ class Place:
         state: Its step and moments, likewise.
     """
 
-    __slots__ = ("_arrays", "_contiguous", "_held", "_marks", "_strides", "addresses", "dtype", "size", "state")
+    __slots__ = (
+        "_arrays",
+        "_at",
+        "_contiguous",
+        "_held",
+        "_pointers",
+        "_strides",
+        "_values",
+        "addresses",
+        "dtype",
+        "size",
+        "state",
+    )
 
     def __init__(self, p: Tensor, state: Mapping[str, Tensor]) -> None:
-        moments = [(key, state[key]) for key in MOMENTS if key in state]
-        self._marks: list[Any] = [(key, x, x.data_ptr()) for key, x in [("step", state["step"]), *moments]]
+        self._values = list(state.values())
+        tensors = [p, state["step"], *(state[key] for key in MOMENTS if key in state)]
+        self._pointers = [x.data_ptr for x in tensors]
+        self._at = [x.data_ptr() for x in tensors]
         # Tensors of its own keep the memory alive, so that no other can come to lie at its address.
-        self._held = [x.detach() for x in (p, *(x for _, x, _ in self._marks))]
+        self._held = [x.detach() for x in tensors]
         self.state, self.dtype, self.size = state, p.dtype, p.numel()
         self._contiguous = p.is_contiguous()
-        alike = all(x.stride() == p.stride() for _, x in moments) and is_dense(p)
+        alike = all(x.stride() == p.stride() for x in tensors[2:]) and is_dense(p)
         self._strides = p.stride() if alike else None
         m = state["exp_avg"]
         self.addresses = [x.data_ptr() for x in (p, *(state.get(key, m) for key in MOMENTS), state["step"])]
@@ -79,14 +93,14 @@ class Place:
 
     def holds(self, p: Tensor, state: Mapping[str, Tensor]) -> bool:
         """Whether all of it still lies as it did."""
-        if (
-            p.data_ptr() != self.addresses[0]
-            or p.dtype is not self.dtype
-            or p.numel() != self.size
-            or p.is_contiguous() is not self._contiguous
-        ):
-            return False
-        return all([state.get(key) is x and x.data_ptr() == address for key, x, address in self._marks])  # noqa: C419
+        return (
+            p.dtype is self.dtype
+            and p.numel() == self.size
+            and p.is_contiguous() is self._contiguous
+            and len(state) == len(self._values)
+            and all(map(is_, state.values(), self._values))
+            and [pointer() for pointer in self._pointers] == self._at
+        )
 
     def takes(self, g: Tensor) -> bool:
         """Whether a gradient is of the usual kind: strided, in memory, of the parameter's dtype and size."""
@@ -100,7 +114,9 @@ class Place:
 
     def is_beside(self, g: Tensor) -> bool:
         """Whether a gradient's elements, and the state's, follow one another in memory as the parameter's do."""
-        return self._strides is not None and (g.is_contiguous() if self._contiguous else g.stride() == self._strides)
+        if self._strides is None or (self.dtype.is_complex and (g.is_conj() or g.is_neg())):
+            return False
+        return g.is_contiguous() if self._contiguous else g.stride() == self._strides
 
     def arrays(self) -> dict[str, np.ndarray]:
         """NumPy's, under "p" and the moments' keys. Making them costs more than a small tensor's step."""

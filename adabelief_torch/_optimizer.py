@@ -7,6 +7,7 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo  # torch.compiler's would import the compiler at once
 from torch.optim.optimizer import Optimizer, ParamsT, _use_grad_for_differentiable
 
 from adabelief_torch._execute import run
@@ -137,7 +138,7 @@ class AdaBelief(Optimizer):
         unseal(self.state)
         self._places = {}
 
-    @torch.compiler.disable
+    @_disable_dynamo
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with the options in which it differs.
 
@@ -154,7 +155,7 @@ class AdaBelief(Optimizer):
             self.param_groups.pop()
             raise
 
-    @torch.compiler.disable
+    @_disable_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a copy of a state: this optimizer's, or that of adabelief-pytorch, timm, or torch's Adam or AdamW.
 
@@ -210,7 +211,7 @@ class AdaBelief(Optimizer):
         return loss
 
     # Past its limit of recompilations the compiler runs `step` eagerly, but would still look into what it calls.
-    @torch.compiler.disable
+    @_disable_dynamo
     def _run(self) -> None:
         batches = plan(self.param_groups, self.state, self._places)
         # Set for one step by a GradScaler.

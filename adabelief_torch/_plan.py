@@ -60,10 +60,14 @@ def plan(groups: list[dict[str, Any]], state: Mapping[Tensor, Any], places: dict
         ValueError, TypeError: A hyperparameter, gradient, parameter or state that the rule cannot take.
             No state has begun, nothing has changed.
     """
+    batches: dict[tuple[int, Route], Batch] = {}
     found = []
     for index, group in enumerate(groups):
         options = read(group)
-        in_memory = not (options.foreach or options.differentiable)
+        # Whether what lies in memory may be worked on there without a closer look.
+        in_memory = not (options.foreach or options.differentiable or (options.fused and default_kernel() != "numba"))
+        wanted = {key for key, flag in zip(MOMENTS[2:], (options.h.amsgrad, options.h.kahan_sum), strict=True) if flag}
+        settled = batches.setdefault((index, "memory"), Batch(group, options, "memory", [])).tasks
         for position, p in enumerate(group["params"]):
             g = p.grad
             if g is None:
@@ -71,26 +75,26 @@ def plan(groups: list[dict[str, Any]], state: Mapping[Tensor, Any], places: dict
             # Not state[p]: the lookup alone would begin an entry.
             known = state.get(p)
             place = places.get(p)
+            if place is not None and not (known and place.holds(p, known)):
+                place = None
+            if in_memory and known and place is not None and place.takes(g) and wanted <= known.keys():
+                settled.append(Task(p, g, known, place))
+                continue
             try:
-                if place is None or not known or not place.holds(p, known):
-                    place = None
+                if place is None:
                     _check_param(p)
                     _check_state(p, known, options)
-                if place is None or not place.takes(g):
-                    _check_grad(p, g)
+                _check_grad(p, g)
                 route: Route = "memory" if place is not None and in_memory else _route(p, options)
                 if options.fused and route == "memory" and default_kernel() != "numba":
                     raise RuntimeError("`fused=True` on a CPU needs numba: pip install 'adabelief[fast]'")
             except (RuntimeError, TypeError, ValueError) as error:
                 raise type(error)(f"{label(group, index, position)}: {error}") from None
             found.append((index, options, route, p, g, known, place))
-    batches: dict[tuple[int, Route], Batch] = {}
     for index, options, route, p, g, known, place in found:
-        key = (index, route)
-        if key not in batches:
-            batches[key] = Batch(groups[index], options, route, [])
-        batches[key].tasks.append(_task(state, places, options, route, p, g, known, place))
-    return list(batches.values())
+        batch = batches.setdefault((index, route), Batch(groups[index], options, route, []))
+        batch.tasks.append(_task(state, places, options, route, p, g, known, place))
+    return [batch for batch in batches.values() if batch.tasks]
 
 
 def check_group(group: Mapping[str, Any], index: int) -> None:

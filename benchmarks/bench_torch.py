@@ -43,20 +43,43 @@ def peak_memory():
     return grown / LARGE - 8
 
 
+def contenders(params):
+    """The ways to step that torch's own AdamW has as well, each beside it."""
+    adamw = torch.optim.AdamW
+    steps = {OURS: AdaBelief(params)}
+    if FAST:
+        steps["adabelief_torch(fused=True)"] = AdaBelief(params, fused=True)
+    steps |= {
+        "AdamW(fused=True)": adamw(params, fused=True),
+        "adabelief_torch(foreach=True)": AdaBelief(params, foreach=True),
+        "AdamW(foreach=True)": adamw(params, foreach=True),
+        "AdamW, loop": adamw(params, foreach=False, fused=False),
+    }
+    steps = {name: optimizer.step for name, optimizer in steps.items()}
+    steps["adabelief-pytorch 0.2.1"] = quiet(lambda: Peer(params, print_change_log=False, rectify=False)).step
+    return steps
+
+
 memory = peak_memory()
 for case, shapes, rounds in (
     (f"PyTorch, {LARGE // 10**6} million float32", [(LARGE,)], ROUNDS),
     (f"PyTorch, {len(SMALL)} small tensors", SMALL, 20 * ROUNDS),
 ):
-    params = parameters(shapes)
-    steps = {
-        OURS: AdaBelief(params).step,
-        "AdamW(fused=True)": torch.optim.AdamW(params, fused=True).step,
-        "AdamW(foreach=True)": torch.optim.AdamW(params, foreach=True).step,
-        "AdamW, loop": torch.optim.AdamW(params, foreach=False, fused=False).step,
-        "adabelief-pytorch 0.2.1": quiet(
-            lambda params=params: Peer(params, print_change_log=False, rectify=False)
-        ).step,
-    }
     notes = {OURS: f"peak beyond the two moments: {memory:.2f} bytes a parameter"} if len(shapes) == 1 else {}
-    report(case, OURS, median_ms(steps, rounds), notes)
+    report(case, OURS, median_ms(contenders(parameters(shapes)), rounds), notes)
+
+params = parameters([(LARGE,)])
+for p in params:
+    p.grad, p.data = None, p.data.bfloat16()
+    p.grad = torch.randn_like(p) * 0.1
+kahan = f"{OURS}, kahan_sum"
+steps = {kahan: AdaBelief(params, kahan_sum=True).step, OURS: AdaBelief(params).step}
+steps["AdamW(fused=True)"] = torch.optim.AdamW(params, fused=True).step  # its moments are bfloat16, too
+report(f"PyTorch, {LARGE // 10**6} million bfloat16", kahan, median_ms(steps, ROUNDS))
+
+if FAST:
+    params = parameters(SMALL[::5])
+    compiled = f"{OURS}, compiled"
+    steps = {compiled: torch.compile(AdaBelief(params).step), OURS: AdaBelief(params).step}
+    steps["AdamW, compiled"] = torch.compile(torch.optim.AdamW(params).step)
+    report(f"PyTorch, {len(params)} small tensors, torch.compile", compiled, median_ms(steps, 20 * ROUNDS))

@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 SCRIPTS = (
     (["bench_torch.py"], {}),
     (["bench_torch.py", "slow"], {}),
+    (["bench_cuda.py"], {}),
     (["bench_jax.py"], {}),
     *((["bench_keras.py"], {"KERAS_BACKEND": backend}) for backend in ("tensorflow", "jax", "torch")),
 )

@@ -45,7 +45,7 @@ def test_foreach_flushes_subnormal_numbers_as_the_rule_does():
 
 
 def compiled(test):
-    """Mark a test of compiled steps; torch 2.13 warns of itself when it imports its compiler, and of complex numbers."""
+    """Mark a test of compiled steps; torch 2.13 warns of itself when it imports its compiler and of complex numbers."""
     test = pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")(test)
     test = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")(test)
     return pytest.mark.skipif("compiled" not in MODES, reason="no C++ compiler")(test)
