@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from adabelief_core import Coefficients, Hyperparameters, Job, coefficients, default_kernel, update_inplace
-from adabelief_torch._memory import as_array
+from adabelief_torch._memory import MOMENTS, as_array, as_reals_tensor
 from adabelief_torch._options import read
 from adabelief_torch._plan import Batch, Task, local
 from adabelief_torch._scalars import tensor_coefficients
@@ -167,14 +167,11 @@ def _alike(tasks: Iterable[Task], kind: Callable[[Task], tuple[object, ...]]) ->
 
 
 def _tensors(task: Task, g: Tensor) -> Tensors:
-    state = task.state
-    every = task.p, g, state["exp_avg"], state["exp_avg_var"], state.get("max_exp_avg_var"), state.get("kahan_comp")
-    return real_tensors([x if x is None else local(x) for x in every])
-
-
-def real_tensors(every: Sequence[Tensor | None]) -> Tensors:
-    """Tensors of reals: complex ones as pairs."""
-    return Tensors(*(x if x is None or not x.is_complex() else torch.view_as_real(x) for x in every))
+    p, *state = task.place.reals()
+    if torch.is_grad_enabled():
+        # Those that autograd knows.
+        p, *state = (x if x is None else as_reals_tensor(local(x)) for x in (task.p, *map(task.state.get, MOMENTS)))
+    return Tensors(p, as_reals_tensor(g) if g.is_complex() else g, *state)
 
 
 def _gradient(task: Task, scale: float | None) -> Tensor:

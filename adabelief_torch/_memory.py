@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import is_
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -37,6 +38,11 @@ def as_array(x: Tensor) -> np.ndarray:
     return as_reals(array) if x.dtype.is_complex else array
 
 
+def as_reals_tensor(x: Tensor) -> Tensor:
+    """A view of x in which a complex number is a pair of reals; x if it is real."""
+    return torch.view_as_real(x) if x.is_complex() else x
+
+
 def overlaps(x: Tensor) -> bool:
     """Whether several elements of x share one memory location, as an expanded tensor's do."""
     return any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)) and x.numel() > 0
@@ -54,11 +60,13 @@ def is_dense(x: Tensor) -> bool:
 
 
 class Place:
-    """Where a parameter and its state lie, and what they are: found out once, until one of them moves.
+    """Where a parameter and its state lie, and how they take a step: found out once, until one of them moves.
 
     Args:
-        p: The parameter, in memory.
+        p: The parameter, or what of it lies here.
         state: Its step and moments, likewise.
+        route: How it takes a step.
+        paths: The group's options that decided it.
     """
 
     __slots__ = (
@@ -66,30 +74,37 @@ class Place:
         "_at",
         "_contiguous",
         "_held",
+        "_on_cpu",
         "_pointers",
+        "_reals",
         "_strides",
         "_values",
         "addresses",
         "dtype",
+        "paths",
+        "route",
         "size",
         "state",
     )
 
-    def __init__(self, p: Tensor, state: Mapping[str, Tensor]) -> None:
-        self._values = list(state.values())
+    def __init__(self, p: Tensor, state: Mapping[str, Tensor], route: Any, paths: tuple[object, ...]) -> None:
+        self.state, self.route, self.paths = state, route, paths
+        self.dtype, self.size = p.dtype, p.numel()
+        self._on_cpu, self._contiguous = p.is_cpu, p.is_contiguous()
         tensors = [p, state["step"], *(state[key] for key in MOMENTS if key in state)]
+        self._values = list(state.values())
         self._pointers = [x.data_ptr for x in tensors]
-        self._at = [x.data_ptr() for x in tensors]
+        self._at = [x.data_ptr() for x in tensors] if all(map(is_plain, tensors)) else []
+        m = state["exp_avg"]
+        columns = [p, *(state.get(key, m) for key in MOMENTS), state["step"]]
+        self.addresses = [x.data_ptr() for x in columns] if self._at else []
+        """Of p, m, s, v, k and the step; m's stands where there is no v or k."""
         # Tensors of its own keep the memory alive, so that no other can come to lie at its address.
         self._held = [x.detach() for x in tensors]
-        self.state, self.dtype, self.size = state, p.dtype, p.numel()
-        self._contiguous = p.is_contiguous()
         alike = all(x.stride() == p.stride() for x in tensors[2:]) and is_dense(p)
         self._strides = p.stride() if alike else None
-        m = state["exp_avg"]
-        self.addresses = [x.data_ptr() for x in (p, *(state.get(key, m) for key in MOMENTS), state["step"])]
-        """Of p, m, s, v, k and the step; m's stands where there is no v or k."""
         self._arrays: dict[str, np.ndarray] | None = None
+        self._reals: tuple[Tensor | None, ...] | None = None
 
     def holds(self, p: Tensor, state: Mapping[str, Tensor]) -> bool:
         """Whether all of it still lies as it did."""
@@ -103,12 +118,12 @@ class Place:
         )
 
     def takes(self, g: Tensor) -> bool:
-        """Whether a gradient is of the usual kind: strided, in memory, of the parameter's dtype and size."""
+        """Whether a gradient is of the usual kind: strided, beside the parameter, of its dtype and size."""
         return (
             g.dtype is self.dtype
             and type(g) is Tensor
             and g.layout is torch.strided
-            and g.is_cpu
+            and g.is_cpu is self._on_cpu  # which CUDA device, p.grad has been asked when it was set
             and g.numel() == self.size
         )
 
@@ -117,6 +132,13 @@ class Place:
         if self._strides is None or (self.dtype.is_complex and (g.is_conj() or g.is_neg())):
             return False
         return g.is_contiguous() if self._contiguous else g.stride() == self._strides
+
+    def reals(self) -> tuple[Tensor | None, ...]:
+        """Of p, m, s, v and k, complex ones as pairs of reals; None where there is no v or k."""
+        if self._reals is None:
+            found = dict(zip(("p", "step", *(key for key in MOMENTS if key in self.state)), self._held, strict=True))
+            self._reals = tuple(x if x is None else as_reals_tensor(x) for x in map(found.get, ("p", *MOMENTS)))
+        return self._reals
 
     def arrays(self) -> dict[str, np.ndarray]:
         """NumPy's, under "p" and the moments' keys. Making them costs more than a small tensor's step."""

@@ -43,6 +43,11 @@ class Options(NamedTuple):
     differentiable: bool
 
     @property
+    def paths(self) -> tuple[bool | None, ...]:
+        """What decides how a step is carried out."""
+        return self.foreach, self.fused, self.capturable, self.differentiable
+
+    @property
     def on_tensors(self) -> bool:
         """Whether the step's numbers are tensors, which the host does not read."""
         return self.capturable or self.differentiable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
@@ -34,8 +35,7 @@ class Task(NamedTuple):
     g: Tensor
     """What of the gradient lies here."""
     state: MutableMapping[str, Tensor]
-    place: Any
-    """Its `Place`, on the route "memory"; else None."""
+    place: Place
 
 
 class Batch(NamedTuple):
@@ -64,10 +64,8 @@ def plan(groups: list[dict[str, Any]], state: Mapping[Tensor, Any], places: dict
     found = []
     for index, group in enumerate(groups):
         options = read(group)
-        # Whether what lies in memory may be worked on there without a closer look.
-        in_memory = not (options.foreach or options.differentiable or (options.fused and default_kernel() != "numba"))
+        paths = options.paths
         wanted = {key for key, flag in zip(MOMENTS[2:], (options.h.amsgrad, options.h.kahan_sum), strict=True) if flag}
-        settled = batches.setdefault((index, "memory"), Batch(group, options, "memory", [])).tasks
         for position, p in enumerate(group["params"]):
             g = p.grad
             if g is None:
@@ -77,24 +75,34 @@ def plan(groups: list[dict[str, Any]], state: Mapping[Tensor, Any], places: dict
             place = places.get(p)
             if place is not None and not (known and place.holds(p, known)):
                 place = None
-            if in_memory and known and place is not None and place.takes(g) and wanted <= known.keys():
-                settled.append(Task(p, g, known, place))
+            if place is not None and known and place.paths == paths and place.takes(g) and wanted <= known.keys():
+                key = index, place.route
+                if key not in batches:
+                    batches[key] = _batch(group, options, place.route)
+                batches[key].tasks.append(Task(p, g, known, place))
                 continue
             try:
                 if place is None:
                     _check_param(p)
                     _check_state(p, known, options)
                 _check_grad(p, g)
-                route: Route = "memory" if place is not None and in_memory else _route(p, options)
-                if options.fused and route == "memory" and default_kernel() != "numba":
-                    raise RuntimeError("`fused=True` on a CPU needs numba: pip install 'adabelief[fast]'")
+                route = _route(p, options)
             except (RuntimeError, TypeError, ValueError) as error:
                 raise type(error)(f"{label(group, index, position)}: {error}") from None
-            found.append((index, options, route, p, g, known, place))
-    for index, options, route, p, g, known, place in found:
-        batch = batches.setdefault((index, route), Batch(groups[index], options, route, []))
-        batch.tasks.append(_task(state, places, options, route, p, g, known, place))
-    return [batch for batch in batches.values() if batch.tasks]
+            key = index, route
+            if key not in batches:
+                batches[key] = _batch(group, options, route)
+            found.append((batches[key], p, g))
+    for batch, p, g in found:
+        batch.tasks.append(_task(state, places, batch.options, batch.route, p, g))
+    return list(batches.values())
+
+
+def _batch(group: Mapping[str, Any], options: Options, route: Route) -> Batch:
+    if route == "memory" and options.numbers is not options.h:
+        # The host carries this step out: it needs the numbers, and waits for no device.
+        options = read(group, host=True)
+    return Batch(group, options, route, [])
 
 
 def check_group(group: Mapping[str, Any], index: int) -> None:
@@ -129,8 +137,10 @@ def _route(p: Tensor, options: Options) -> Route:
         return "each"
     if options.fused:
         if has_memory(here):
+            if default_kernel() != "numba":
+                raise RuntimeError("`fused=True` on a CPU needs numba: pip install 'adabelief[fast]'")
             return "memory"
-        if here.is_cuda and is_plain(here) and find_spec("triton"):
+        if here.is_cuda and is_plain(here) and _has_triton():
             return "triton"
         raise RuntimeError(
             "`fused=True` requires all the params to be floating point Tensors of supported devices: ['cpu', 'cuda'] "
@@ -141,8 +151,13 @@ def _route(p: Tensor, options: Options) -> Route:
     if has_memory(here):
         return "memory"
     if options.foreach is None and options.fused is None and is_plain(here):
-        return "triton" if here.is_cuda and find_spec("triton") else "foreach"
+        return "triton" if here.is_cuda and _has_triton() else "foreach"
     return "each"
+
+
+@lru_cache(maxsize=1)
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def _check_param(p: Tensor) -> None:
@@ -185,9 +200,10 @@ def _check_state(p: Tensor, state: Mapping[str, Tensor] | None, options: Options
     if not state:
         return
     dtype = COMPUTE_DTYPE[p.dtype]
-    for key in MOMENTS:
-        if key not in state and key in MOMENTS[2:]:
-            continue
+    for key in ("step", *MOMENTS[:2]):
+        if key not in state:
+            raise ValueError(f"Invalid state: it has no {key!r} (its keys: {', '.join(map(repr, state))})")
+    for key in filter(state.__contains__, MOMENTS):
         moment = state[key]
         if moment.shape != p.shape:
             raise ValueError(
@@ -205,36 +221,24 @@ def _check_state(p: Tensor, state: Mapping[str, Tensor] | None, options: Options
         raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
 
 
-def _task(
-    state: Any,
-    places: dict[Tensor, Place],
-    options: Options,
-    route: Route,
-    p: Tensor,
-    g: Tensor,
-    known: Any,
-    place: Place | None,
-) -> Task:
+def _task(state: Any, places: dict[Tensor, Place], options: Options, route: Route, p: Tensor, g: Tensor) -> Task:
+    known = state[p]
     if not known:
-        known = state[p]
         known["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
         known["exp_avg"], known["exp_avg_var"] = zeros(p), zeros(p)
     # Also where a group turns one of these on later: from then on.
     for wanted, key in ((options.h.amsgrad, "max_exp_avg_var"), (options.h.kahan_sum, "kahan_comp")):
         if wanted and key not in known:
-            known[key], place = zeros(p), None
+            known[key] = zeros(p)
     beside = p.device if options.capturable or route == "triton" else torch.device("cpu")
     step = known["step"]
     if step.device != beside or step.dtype is not torch.float32:
         known["step"] = step.to(beside, torch.float32)
-    if route != "memory":
-        places.pop(p, None)
-        return Task(p, _beside(p, g), known, None)
-    if place is None:
-        place = Place(local(p), {key: local(x) for key, x in known.items()})
-        if is_plain(p):
-            place.state = known
-            places[p] = place
+    if is_plain(p) and (p.is_cpu or p.is_cuda):
+        place = places[p] = Place(p, known, route, options.paths)
+    else:
+        # What is held elsewhere has no address to be known again by.
+        place = Place(local(p), {key: local(x) for key, x in known.items()}, route, options.paths)
     return Task(p, _beside(p, g), known, place)
 
 

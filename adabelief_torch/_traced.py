@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adabelief_torch._execute import real_tensors
+from adabelief_torch._memory import as_reals_tensor
 from adabelief_torch._options import read
 from adabelief_torch._scalars import tensor_coefficients
-from adabelief_torch._tensors import update_each
+from adabelief_torch._tensors import Tensors, update_each
 
 
 def run_traced(
@@ -30,7 +30,7 @@ def run_traced(
     torch._foreach_add_(steps, 1)
     absent = [None] * len(params)
     rows = zip(params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars or absent, kahan_comps or absent, strict=True)
-    batch = [real_tensors([_with_axes(x) for x in row]) for row in rows]
+    batch = [Tensors(*(x if x is None else _with_axes(as_reals_tensor(x)) for x in row)) for row in rows]
     for dtype in (torch.float32, torch.float64):
         alike = [i for i, tensors in enumerate(batch) if tensors.m.dtype is dtype]
         if alike:
@@ -39,6 +39,6 @@ def run_traced(
             update_each([batch[i] for i in alike], cs, options.h.variant, product)
 
 
-def _with_axes(x: Tensor | None) -> Tensor | None:
+def _with_axes(x: Tensor) -> Tensor:
     """A view without 0-d ones: torch.compile (2.13) loses what it writes into a 0-d float64 tensor on a CPU."""
-    return x if x is None or x.ndim else x[None]
+    return x if x.ndim else x[None]
