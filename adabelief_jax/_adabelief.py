@@ -30,6 +30,7 @@ def adabelief(
     degenerated_to_sgd: bool = True,
     weight_decouple: bool = True,
     fixed_decay: bool = False,
+    kahan_sum: bool | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """AdaBelief: step far where the gradient is as predicted, and little where it is not.
 
@@ -56,18 +57,21 @@ def adabelief(
             update.
         weight_decouple: True: decay the parameters (AdamW). False: add λp to the gradient (L2).
         fixed_decay: True: decoupled decay by λ in place of lr·λ. Needs `weight_decouple`.
+        kahan_sum: True: compensated sum of the parameters (`adabelief_core.compensated`), for pure bfloat16 training.
+            The state's `kahan_comp` keeps what rounding them drops, provided that they become exactly what
+            `optax.apply_updates` makes of them: the updates must not be changed on the way. None: off.
 
     Returns:
         A `optax.GradientTransformationExtraArgs` whose state is a pair: a `ScaleByBeliefState`, and
         `optax.EmptyState()` or, for a schedule, `optax.ScaleByScheduleState`. `init` takes parameters of
         float16, bfloat16, float32, float64, complex64 or complex128 and any shape. `update` takes
         gradients of the same tree and shapes, no wider than the moments, and gives updates in their dtype;
-        with a weight decay it needs the parameters.
+        with a weight decay or `kahan_sum` it needs the parameters.
 
     Raises:
         ValueError: A value lies outside its range, or two options exclude each other; the message names
             the argument and the value. From `update`: a gradient does not fit the state, or a weight decay
-            misses the parameters.
+            or `kahan_sum` misses the parameters.
         TypeError: A value is no number. From `init`: a parameter of another dtype.
 
     Example:
@@ -104,20 +108,22 @@ def adabelief(
         degenerated_to_sgd=degenerated_to_sgd,
         weight_decouple=weight_decouple,
         fixed_decay=fixed_decay,
+        kahan_sum=kahan_sum,
     )
     decays = h.variant.decay != "none"
 
     def init(params: optax.Params) -> optax.OptState:
         rate = optax.ScaleByScheduleState(jnp.zeros([], jnp.int32)) if schedule else optax.EmptyState()
-        return zero_state(params, amsgrad), rate
+        return zero_state(params, h), rate
 
     def update_fn(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.OptState]:
         belief, rate = state
-        if decays and params is None:
-            raise ValueError("weight_decay needs the parameters, but `update` was called without `params`")
-        leaves = checked_leaves(updates, belief, params if decays else None, amsgrad)
+        for name, reads in (("weight_decay", decays), ("kahan_sum", kahan_sum)):
+            if reads and params is None:
+                raise ValueError(f"{name} needs the parameters, but `update` was called without `params`")
+        leaves = checked_leaves(updates, belief, params if decays or kahan_sum else None, h)
         variants = _variants(h.variant, weight_decay_mask if decays else None, updates, leaves)
         now = numbers
         if schedule:

@@ -27,7 +27,7 @@ class Numbers(NamedTuple):
 
 
 def validated(
-    *, lr: Any = 0.0, b1: Any, b2: Any, eps: Any, eps_root: Any, weight_decay: Any = 0.0, **flags: bool
+    *, lr: Any = 0.0, b1: Any, b2: Any, eps: Any, eps_root: Any, weight_decay: Any = 0.0, **flags: Any
 ) -> tuple[Hyperparameters, Numbers]:
     """Check what is known, and keep scalars of JAX as they are.
 

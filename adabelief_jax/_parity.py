@@ -31,6 +31,7 @@ class _Run:
             degenerated_to_sgd=h.degenerated_to_sgd,
             weight_decouple=h.weight_decouple,
             fixed_decay=h.fixed_decay,
+            kahan_sum=h.kahan_sum,
         )
 
         def step(grads: Any, params: Any, state: Any) -> Any:
@@ -52,7 +53,7 @@ class _Run:
 
     def state(self) -> State:
         belief = self._state[0]
-        trees = (self._params, belief.mu, belief.nu, belief.nu_max)
+        trees = (self._params, belief.mu, belief.nu, belief.nu_max, belief.kahan_comp)
         return State(*(tree and {name: np.asarray(x) for name, x in tree.items()} for tree in trees))
 
     def _context(self) -> AbstractContextManager[Any]:

@@ -78,13 +78,13 @@ def scale_by_belief(
     )
 
     def init(params: optax.Params) -> ScaleByBeliefState:
-        return zero_state(params, amsgrad)
+        return zero_state(params, h)
 
     def update(
         updates: optax.Updates, state: ScaleByBeliefState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScaleByBeliefState]:
         del params
-        leaves = checked_leaves(updates, state, None, amsgrad)
+        leaves = checked_leaves(updates, state, None, h)
         return take_step(_direction, h, numbers, [h.variant] * len(leaves.g), leaves, state)
 
     return optax.GradientTransformation(init, update)

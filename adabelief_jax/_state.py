@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adabelief_core import compute_dtype
+from adabelief_core import Hyperparameters, compute_dtype
 
 
 class ScaleByBeliefState(NamedTuple):
@@ -35,9 +35,11 @@ class ScaleByBeliefState(NamedTuple):
     """Second moment of the surprise, g - m."""
     nu_max: optax.Updates | None = None
     """Largest nu so far, under amsgrad."""
+    kahan_comp: optax.Updates | None = None
+    """What rounding the parameters dropped so far, under `kahan_sum` of `adabelief`; of the moments' dtype."""
 
 
-def zero_state(params: optax.Params, amsgrad: bool) -> ScaleByBeliefState:
+def zero_state(params: optax.Params, h: Hyperparameters) -> ScaleByBeliefState:
     """The state before the first step.
 
     Raises:
@@ -53,7 +55,8 @@ def zero_state(params: optax.Params, amsgrad: bool) -> ScaleByBeliefState:
     def zeros() -> optax.Updates:
         return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=_moment_dtype(jnp.result_type(p))), params)
 
-    return ScaleByBeliefState(jnp.zeros([], jnp.int32), zeros(), zeros(), zeros() if amsgrad else None)
+    optional = (zeros() if wanted else None for wanted in (h.amsgrad, h.kahan_sum))
+    return ScaleByBeliefState(jnp.zeros([], jnp.int32), zeros(), zeros(), *optional)
 
 
 class Leaves(NamedTuple):
@@ -65,14 +68,15 @@ class Leaves(NamedTuple):
     m: Sequence[Any]
     s: Sequence[Any]
     v: Sequence[Any]
+    k: Sequence[Any]
     p: Sequence[Any]
 
 
-_NAMES = ("updates", "state.mu", "state.nu", "state.nu_max", "params")
+_NAMES = ("updates", "state.mu", "state.nu", "state.nu_max", "state.kahan_comp", "params")
 
 
 def checked_leaves(
-    updates: optax.Updates, state: ScaleByBeliefState, params: optax.Params | None, amsgrad: bool
+    updates: optax.Updates, state: ScaleByBeliefState, params: optax.Params | None, h: Hyperparameters
 ) -> Leaves:
     """Flatten, and refuse what does not fit together.
 
@@ -80,21 +84,21 @@ def checked_leaves(
         updates: Gradients.
         state: State of the transformation.
         params: Parameters, or None where no line of the rule reads them.
-        amsgrad: Whether the state needs nu_max.
+        h: Hyperparameters, which say whether the state needs nu_max and kahan_comp.
 
     Raises:
         ValueError: A tree, shape or dtype that does not fit; the message names the argument and leaf.
     """
     grads, treedef = jax.tree.flatten(updates, is_leaf=is_none)
-    if amsgrad and state.nu_max is None:
-        raise ValueError("Invalid state: nu_max is None (expected what `init` gives under amsgrad=True)")
-    m, s, v = (
-        _flatten_as(treedef, tree, f"state.{name}")
-        for name, tree in (("mu", state.mu), ("nu", state.nu), ("nu_max", state.nu_max if amsgrad else state.nu))
-    )
+    trees = {"mu": state.mu, "nu": state.nu}
+    for name, option, wanted in (("nu_max", "amsgrad", h.amsgrad), ("kahan_comp", "kahan_sum", h.kahan_sum)):
+        if wanted and getattr(state, name) is None:
+            raise ValueError(f"Invalid state: {name} is None (expected what `init` gives under {option}=True)")
+        trees[name] = getattr(state, name) if wanted else state.nu  # in whose place nothing is read
+    m, s, v, k = (_flatten_as(treedef, tree, f"state.{name}") for name, tree in trees.items())
     p: Sequence[Any] = [None] * len(grads) if params is None else _flatten_as(treedef, params, "params")
     rows = []
-    for index, row in enumerate(zip(grads, m, s, v, p, strict=True)):
+    for index, row in enumerate(zip(grads, m, s, v, k, p, strict=True)):
 
         def path(index: int = index) -> str:
             return jax.tree_util.keystr(jax.tree.leaves_with_path(updates, is_leaf=is_none)[index][0])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from adabelief_core import Coefficients, Hyperparameters, Variant
+from adabelief_core import Coefficients, Hyperparameters, Variant, compensated
 from adabelief_jax._guards import Guards, Namespace
 from adabelief_jax._hyperparameters import Numbers, step_coefficients
 from adabelief_jax._state import Leaves, ScaleByBeliefState
@@ -41,9 +41,9 @@ def take_step(
     count = optax.safe_increment(state.count)
     known: dict[Any, tuple[Coefficients, Guards]] = {}
 
-    def apply(g: Any, m: Any, s: Any, v: Any, p: Any, variant: Variant) -> tuple[Any, ...]:
+    def apply(g: Any, m: Any, s: Any, v: Any, k: Any, p: Any, variant: Variant) -> tuple[Any, ...]:
         if g is None:
-            return None, None, None, None
+            return (None,) * 5
         dtype = m.real.dtype
         if dtype not in known:
             known[dtype] = (
@@ -51,19 +51,28 @@ def take_step(
                 Guards.of(state.count, dtype),
             )
         c, guards = known[dtype]
+        stored, sent = (guards.rounded(x.real.dtype) for x in (g if p is None else p, g))
 
-        def on_reals(p: Any, g: Any, m: Any, s: Any, v: Any) -> tuple[Any, ...]:
-            return rule(p, g, m, s, v, c, variant, xp=Namespace, product=guards.product, kept=guards.kept)
+        def on_reals(p: Any, g: Any, m: Any, s: Any, v: Any, k: Any) -> tuple[Any, ...]:
+            if variant.kahan:
+                # XLA may have dropped this rounding, too, where it compiles several steps together.
+                p = stored(p)
+            delta, *moments = rule(p, g, m, s, v, c, variant, xp=Namespace, product=guards.product, kept=guards.kept)
+            if variant.kahan:
+                delta, k = compensated(p, delta, k, stored=stored, sent=sent)
+            return delta, *moments, k
 
         # Parameters that no line reads are not there.
-        wide = (m if p is None else p.astype(m.dtype), g.astype(m.dtype), m, s, v)
+        wide = (m if p is None else p.astype(m.dtype), g.astype(m.dtype), m, s, v, k)
         if jnp.iscomplexobj(m):
             pairs = zip(on_reals(*(x.real for x in wide)), on_reals(*(x.imag for x in wide)), strict=True)
-            delta, m, s, v = (lax.complex(*pair) for pair in pairs)
+            delta, *moments = (lax.complex(*pair) for pair in pairs)
         else:
-            delta, m, s, v = on_reals(*wide)
-        return delta.astype(g.dtype), m, s, v
+            delta, *moments = on_reals(*wide)
+        return delta.astype(g.dtype), *moments
 
     rows = [apply(*row) for row in zip(*leaves[1:], variants, strict=True)]
-    updates, mu, nu, nu_max = (leaves.treedef.unflatten([row[i] for row in rows]) for i in range(4))
-    return updates, ScaleByBeliefState(count, mu, nu, nu_max if h.amsgrad else state.nu_max)
+    updates, mu, nu, nu_max, comp = (leaves.treedef.unflatten([row[i] for row in rows]) for i in range(5))
+    return updates, ScaleByBeliefState(
+        count, mu, nu, nu_max if h.amsgrad else state.nu_max, comp if h.kahan_sum else state.kahan_comp
+    )

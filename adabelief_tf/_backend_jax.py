@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from keras import ops
 
 from adabelief_core import LAST_STEP, Hyperparameters, assemble, step_scalars
@@ -19,6 +20,14 @@ class Backend(TensorSteps):
     def _dense(gradient: Any) -> Any:
         """The gradient as a dense tensor."""
         return ops.convert_to_tensor(gradient, sparse=False)
+
+    @staticmethod
+    def _narrowed(x: Any, dtype: str, step: Step) -> Any:
+        x = ops.cast(x, dtype)
+        if step.always is None or x.dtype.itemsize > 2:
+            return x
+        bits = lax.bitcast_convert_type(x, jnp.uint16) | (~step.always).astype(jnp.uint16)
+        return lax.bitcast_convert_type(bits, x.dtype)
 
     def _step(self, h: Hyperparameters, iterations: Any, learning_rate: Any, dtype: str) -> Step:
         count = ops.convert_to_tensor(iterations)

@@ -60,6 +60,14 @@ class Backend(TensorSteps):
         return x if tf.executing_eagerly() else _apart(x)
 
     @staticmethod
+    def _narrowed(x: Any, dtype: str, step: Step) -> Any:
+        x = tf.cast(x, dtype)
+        if step.always is None or x.dtype.size > 2:
+            return x
+        bits = tf.bitwise.bitwise_or(tf.bitcast(x, tf.uint16), tf.cast(~step.always, tf.uint16))
+        return tf.bitcast(bits, dtype)
+
+    @staticmethod
     def _dense(gradient: Any) -> Any:
         """The gradient as a dense tensor; repeated indices of `tf.IndexedSlices` add up."""
         if isinstance(gradient, tf.SparseTensor):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from keras import ops
 from keras.src.backend import in_stateless_scope  # Keras has no public name for it
+from torch._compile import _disable_dynamo  # torch.compiler's would import the compiler at once
 
 from adabelief_core import Coefficients, Hyperparameters, Job, update_inplace
 from adabelief_tf._tensors import Step, TensorSteps, host_step
@@ -45,7 +46,7 @@ class Backend(TensorSteps):
         return host_step(h, iterations, learning_rate, dtype)
 
     # torch.compile would trace NumPy's operations as its own, which round otherwise.
-    @torch.compiler.disable
+    @_disable_dynamo
     @torch.no_grad()
     def _backend_update_step(self: Any, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
         plan = self._plan(learning_rate)
@@ -66,15 +67,18 @@ class Backend(TensorSteps):
         for gradient, variable in zip(grads, variables, strict=True):
             index = self._get_variable_index(variable)
             targets = [variable, self._momentums[index], self._beliefs[index]]
+            step = plan[targets[1].dtype]
             if self.amsgrad:
                 targets.append(self._max_beliefs[index])
-            step = plan[targets[1].dtype]
+            if step.variant.kahan:
+                targets.append(self._kahan_comps[index])
             # A stateless scope lends its values: what it wants is new ones.
             tensors = [x.value.detach().clone() if stateless else x.value.detach() for x in targets]
-            p, m, s, *v = map(_array, tensors)
+            p, m, s, *rest = map(_array, tensors)
             g = _array(gradient.detach())
-            variant = self._variant(step.variant, index)
-            jobs.append(Job(p, g, m, s, v[0] if v else None, None, step.coefficients, variant))
+            v = rest.pop(0) if self.amsgrad else None
+            k = rest.pop() if rest else None
+            jobs.append(Job(p, g, m, s, v, k, step.coefficients, self._variant(step.variant, index)))
             written.append((targets, tensors))
         update_inplace(jobs)
         for targets, tensors in written:

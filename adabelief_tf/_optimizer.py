@@ -32,6 +32,7 @@ _SWITCHES = (
     "amsgrad",
     "nesterov",
     "maximize",
+    "kahan_sum",
 )
 _COMPUTE_DTYPE = {"float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64"}
 
@@ -44,10 +45,11 @@ class AdaBelief(_Backend, keras.optimizers.Optimizer):
     formula is in `adabelief_core.update`; the steps are those of the core, bit for bit, on the
     TensorFlow, JAX and PyTorch backends, in eager execution, graphs and XLA alike.
 
-    The state of a variable is a `momentum` m, a `belief` s and, with `amsgrad`, a `max_belief` v: float32
-    for float16, bfloat16 and float32 variables, whose arithmetic is float32 too, with one rounding when
-    the variable is stored; float64 for float64. Keras keeps a `learning_rate` that is a number in a
-    variable of `keras.config.floatx()`: float64 variables take the core's steps where that holds it exactly.
+    The state of a variable is a `momentum` m, a `belief` s, with `amsgrad` a `max_belief` v, with `kahan_sum`
+    a `kahan_comp`: float32 for float16, bfloat16 and float32 variables, whose arithmetic is float32 too, with
+    one rounding when the variable is stored; float64 for float64. Keras keeps a `learning_rate` that is a
+    number in a variable of `keras.config.floatx()`: float64 variables take the core's steps where that holds
+    it exactly.
 
     Args:
         learning_rate: A float >= 0, a `keras.optimizers.schedules.LearningRateSchedule`, or a function
@@ -65,6 +67,8 @@ class AdaBelief(_Backend, keras.optimizers.Optimizer):
         amsgrad: Divide by the largest belief seen so far.
         nesterov: Nesterov momentum, as Optax has it.
         maximize: Ascend in place of descending.
+        kahan_sum: True: compensated sum of the variables (`adabelief_core.compensated`), which keeps what rounding
+            drops: for training in pure bfloat16, where small steps are lost otherwise. None: off.
         clipnorm: Clip each gradient to this norm.
         clipvalue: Clip each element of the gradients to this absolute value.
         global_clipnorm: Clip all gradients together to this norm.
@@ -111,6 +115,7 @@ class AdaBelief(_Backend, keras.optimizers.Optimizer):
         amsgrad: bool = False,
         nesterov: bool = False,
         maximize: bool = False,
+        kahan_sum: bool | None = None,
         clipnorm: float | None = None,
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
@@ -147,6 +152,7 @@ class AdaBelief(_Backend, keras.optimizers.Optimizer):
         self.amsgrad = amsgrad
         self.nesterov = nesterov
         self.maximize = maximize
+        self.kahan_sum = kahan_sum
         self._hyperparameters(0.0 if callable(learning_rate) else learning_rate)
 
     def _hyperparameters(self, learning_rate: float = 0.0) -> Hyperparameters:
@@ -183,6 +189,8 @@ class AdaBelief(_Backend, keras.optimizers.Optimizer):
         self._beliefs = [self._state(variable, "belief") for variable in variables]
         if self.amsgrad:
             self._max_beliefs = [self._state(variable, "max_belief") for variable in variables]
+        if self.kahan_sum:
+            self._kahan_comps = [self._state(variable, "kahan_comp") for variable in variables]
 
     def _state(self, variable: Any, name: str) -> Any:
         """A state variable of the compute dtype; None for one that Keras overwrites with its gradient."""

@@ -61,6 +61,7 @@ class _Run:
             arrays(optimizer._momentums),
             arrays(optimizer._beliefs),
             arrays(optimizer._max_beliefs) if optimizer.amsgrad else None,
+            arrays(optimizer._kahan_comps) if optimizer.kahan_sum else None,
         )
 
 

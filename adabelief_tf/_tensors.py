@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 from keras import ops
 
-from adabelief_core import Coefficients, Hyperparameters, Variant, coefficients, update
+from adabelief_core import Coefficients, Hyperparameters, Variant, coefficients, compensated, update
 
 
 class Step(NamedTuple):
@@ -49,12 +50,24 @@ class TensorSteps:
         """x, as it is computed where no compiler is at work."""
         return x
 
+    @staticmethod
+    def _narrowed(x: Any, dtype: str, step: Step) -> Any:
+        """x rounded to the variable's dtype.
+
+        XLA drops a cast to half precision and back on GPUs. It does not drop one that passes through integers
+        and a 0 that it does not know.
+        """
+        return ops.cast(x, dtype)
+
     def _step(self, h: Hyperparameters, iterations: Any, learning_rate: Any, dtype: str) -> Step:
         raise NotImplementedError
 
     def _plan(self: Any, learning_rate: Any) -> dict[str, Step]:
         """Compute dtype to step."""
         h, iterations = self._hyperparameters(), self.iterations
+        for option, state in (("amsgrad", "_max_beliefs"), ("kahan_sum", "_kahan_comps")):
+            if getattr(self, option) and not hasattr(self, state):
+                raise ValueError(f"Invalid {option}: True (the optimizer was built without it)")
         dtypes = sorted({m.dtype for m in self._momentums if m is not None})
         return {dtype: self._step(h, iterations, learning_rate, dtype) for dtype in dtypes}
 
@@ -78,6 +91,7 @@ class TensorSteps:
         v = self._max_beliefs[index] if self.amsgrad else s
         dtype = m.dtype
         step = plan[dtype]
+        narrowed = partial(self._narrowed, dtype=variable.dtype, step=step)
         p, *rest = (self._tensor(x, dtype) for x in (variable, gradient, m, s, v))
         delta, *state = update(  # type: ignore[misc]
             p,
@@ -90,7 +104,11 @@ class TensorSteps:
         )
         for target, value in zip((m, s, v) if self.amsgrad else (m, s), state, strict=False):
             self.assign(target, value)
-        self.assign(variable, ops.cast(p + delta, variable.dtype))
+        if step.variant.kahan:
+            comp = self._kahan_comps[index]
+            delta, k = compensated(p, delta, self._tensor(comp, dtype), stored=lambda x: ops.cast(narrowed(x), dtype))
+            self.assign(comp, k)
+        self.assign(variable, narrowed(p + delta))
 
     def _variant(self: Any, variant: Variant, index: int) -> Variant:
         """The lines that run for a variable: no decay for one that is excluded from it."""

@@ -179,7 +179,12 @@ def _gradient(task: Task, scale: float | None) -> Tensor:
     g = task.g
     if g.is_conj() or g.is_neg():
         g = g.resolve_conj().resolve_neg()
-    return g if scale is None else g.to(task.state["exp_avg"].dtype) / scale
+    if scale is None:
+        return g
+    reals = as_reals_tensor(g.to(task.state["exp_avg"].dtype))
+    # A device multiplies by the inverse of a number; by a tensor it divides.
+    reals = reals / torch.tensor(scale, dtype=reals.dtype, device=reals.device)
+    return torch.view_as_complex(reals) if g.is_complex() else reals
 
 
 def _count(tasks: Sequence[Task]) -> None:

@@ -107,4 +107,4 @@ def _count(step: Any, name: str) -> Tensor:
         count = math.nan
     if not (math.isfinite(count) and count >= 0 and count.is_integer()):
         raise ValueError(f"Invalid state_dict: {name}['step']: {step!r} (expected an integer >= 0)")
-    return torch.tensor(count, dtype=torch.float32)
+    return torch.tensor(count, dtype=torch.float32, device="cpu")

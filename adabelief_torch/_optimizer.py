@@ -13,7 +13,7 @@ from torch.optim.optimizer import Optimizer, ParamsT, _use_grad_for_differentiab
 from adabelief_torch._execute import run
 from adabelief_torch._load import sealed, unseal
 from adabelief_torch._memory import Place
-from adabelief_torch._options import completed, read
+from adabelief_torch._options import check_betas, completed, read
 from adabelief_torch._plan import check_group, plan
 from adabelief_torch._traced import run_traced
 
@@ -122,6 +122,7 @@ class AdaBelief(Optimizer):
             "fused": fused,
         }
         read(defaults, host=True)
+        check_betas(betas)
         self._places: dict[Tensor, Place] = {}
         super().__init__(params, defaults)
 

@@ -90,7 +90,7 @@ def read(group: Mapping[str, Any], *, host: bool = False) -> Options:
     if foreach and differentiable:
         raise RuntimeError("`foreach` does not support `differentiable`: _foreach ops don't support autograd")
     values = [group[option] for option in OPTIONS]
-    tensors = _check_tensors(group, bool(foreach and not capturable))
+    tensors = _check_tensors(group, bool(foreach and not capturable), host)
     if isinstance(values[1], list):
         values[1] = tuple(values[1])
     if not tensors:
@@ -113,18 +113,24 @@ def completed(group: Mapping[str, Any], defaults: Mapping[str, Any] = _DEFAULTS)
     return {**{option: defaults[option] for option in _DEFAULTS}, **group}
 
 
-def _check_tensors(group: Mapping[str, Any], refused: bool) -> bool:
+def check_betas(betas: tuple[Any, Any]) -> None:
+    """Refuse a number and a tensor. A scheduler of momentum may leave them so, later."""
+    if isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
+        raise ValueError("betas must be either both floats or both Tensors")
+
+
+def _check_tensors(group: Mapping[str, Any], refused: bool, host: bool) -> bool:
     """Whether a number is a tensor; one of several elements, or where it is refused, is an error."""
     betas = group["betas"]
     named = {"lr": group["lr"], "weight_decay": group["weight_decay"]}
     if isinstance(betas, tuple | list) and len(betas) == 2:
         named |= {"betas[0]": betas[0], "betas[1]": betas[1]}
-        if isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
-            raise ValueError("betas must be either both floats or both Tensors")
     tensors = {key: x for key, x in named.items() if isinstance(x, Tensor)}
     for key, x in tensors.items():
         if refused:
-            raise ValueError(f"{key} as a Tensor is not supported for capturable=False and foreach=True")
+            # AdamW's step raises another error than its constructor.
+            error = RuntimeError if key == "lr" and not host else ValueError
+            raise error(f"{key} as a Tensor is not supported for capturable=False and foreach=True")
         if x.numel() != 1:
             raise ValueError(f"Tensor {key} must be 1-element")
     return bool(tensors)

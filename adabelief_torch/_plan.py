@@ -223,13 +223,15 @@ def _check_state(p: Tensor, state: Mapping[str, Tensor] | None, options: Options
 
 def _task(state: Any, places: dict[Tensor, Place], options: Options, route: Route, p: Tensor, g: Tensor) -> Task:
     known = state[p]
-    if not known:
-        known["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
-        known["exp_avg"], known["exp_avg_var"] = zeros(p), zeros(p)
-    # Also where a group turns one of these on later: from then on.
-    for wanted, key in ((options.h.amsgrad, "max_exp_avg_var"), (options.h.kahan_sum, "kahan_comp")):
-        if wanted and key not in known:
-            known[key] = zeros(p)
+    # What begins in inference mode could not be written outside of it.
+    with torch.inference_mode(False):
+        if not known:
+            known["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
+            known["exp_avg"], known["exp_avg_var"] = zeros(p), zeros(p)
+        # Also where a group turns one of these on later: from then on.
+        for wanted, key in ((options.h.amsgrad, "max_exp_avg_var"), (options.h.kahan_sum, "kahan_comp")):
+            if wanted and key not in known:
+                known[key] = zeros(p)
     beside = p.device if options.capturable or route == "triton" else torch.device("cpu")
     step = known["step"]
     if step.device != beside or step.dtype is not torch.float32:

@@ -39,9 +39,9 @@ def tensor_coefficients(
     zero = -torch.clamp_max(t[0], 0.0)
     narrow = zero.to(device, dtype)
     numbers, known = options.numbers, _known(options.h.betas, t.device)
-    betas = numbers.betas if isinstance(numbers.betas[0], Tensor) else None
-    if betas is not None:
-        betas = tuple(beta.reshape(1).to(t) for beta in betas)
+    betas = None
+    if any(isinstance(beta, Tensor) for beta in numbers.betas):
+        betas = tuple(torch.as_tensor(beta, dtype=t.dtype, device=t.device).reshape(1) for beta in numbers.betas)
         numbers = numbers._replace(betas=betas)
     scalars = step_scalars(
         t,

@@ -41,6 +41,7 @@ W = {"w": jnp.ones(3), "b": jnp.ones(())}
         ({"rectify": "yes"}, TypeError, "Invalid rectify: 'yes'"),
         ({"degenerated_to_sgd": 0}, TypeError, "Invalid degenerated_to_sgd: 0"),
         ({"weight_decouple": 0}, TypeError, "Invalid weight_decouple: 0"),
+        ({"kahan_sum": 1}, TypeError, "Invalid kahan_sum: 1 (expected None or a bool)"),
         ({"fixed_decay": True, "weight_decouple": False}, ValueError, "Invalid fixed_decay: True"),
         ({"maximize": True}, TypeError, "maximize"),
         ({"betas": (0.9, 0.99)}, TypeError, "betas"),

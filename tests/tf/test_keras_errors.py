@@ -36,7 +36,12 @@ def test_values(options, message):
 
 @pytest.mark.parametrize(
     "options",
-    [{"beta_1": "0.9"}, {"epsilon": None}, {"weight_decay": True}, *({name: 1} for name in ("amsgrad", "rectify"))],
+    [
+        {"beta_1": "0.9"},
+        {"epsilon": None},
+        {"weight_decay": True},
+        *({name: 1} for name in ("amsgrad", "rectify", "kahan_sum")),
+    ],
 )
 def test_types(options):
     (name,) = options
@@ -84,6 +89,13 @@ def test_another_number_of_gradients_without_variables(pair):
 
 def test_complex_gradients(pair):
     refuses(*pair, [np.ones(3, np.complex64), ops.ones((2, 3))], "Invalid gradient of 'a': dtype complex64")
+
+
+@pytest.mark.parametrize("option", ["amsgrad", "kahan_sum"])
+def test_an_option_that_comes_after_its_state(pair, option):
+    setattr(pair[0], option, True)
+    message = rf"Invalid {option}: True \(the optimizer was built without it\)"
+    refuses(*pair, [ops.ones(3), ops.ones((2, 3))], message)
 
 
 def test_unknown_variables(pair):

@@ -20,6 +20,7 @@ ALL = {
     "amsgrad": True,
     "nesterov": True,
     "maximize": True,
+    "kahan_sum": True,
     "clipnorm": 2.0,
     "clipvalue": None,
     "global_clipnorm": None,
@@ -77,7 +78,12 @@ def test_config_of_a_schedule():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"amsgrad": True, "rectify": True, "weight_decay": 0.1, "use_ema": True}, {"gradient_accumulation_steps": 2}],
+    [
+        {},
+        {"amsgrad": True, "rectify": True, "weight_decay": 0.1, "use_ema": True},
+        {"gradient_accumulation_steps": 2},
+        {"amsgrad": True, "kahan_sum": True},
+    ],
 )
 def test_saved_model_goes_on(options, make_model, data, tmp_path):
     """Ten steps are five steps, a file, and five more: bit for bit."""

@@ -203,17 +203,17 @@ def test_overwritten_variables_have_no_state():
     assert len(optimizer.variables) == 4  # iterations, learning rate, momentum, belief
 
 
-@pytest.mark.parametrize("amsgrad", [False, True])
-def test_stateless_apply_lends_its_values(backend, amsgrad):
+@pytest.mark.parametrize("options", [{}, {"amsgrad": True}, {"kahan_sum": True}])
+def test_stateless_apply_lends_its_values(backend, options):
     if backend == "tensorflow":
         pytest.skip("Keras has no stateless_apply on TensorFlow")
-    optimizer, variable = run([], amsgrad=amsgrad)
+    optimizer, variable = run([], **options)
     optimizer.build([variable])
     given = [v.value for v in optimizer.variables]
     (new,), _ = optimizer.stateless_apply(given, [ops.convert_to_tensor(G[0])], [variable.value])
     np.testing.assert_array_equal(values(variable), np.float32([1, 2, 3]))
     assert not ops.convert_to_numpy(given[2]).any()
-    np.testing.assert_array_equal(ops.convert_to_numpy(new), values(run(G[:1], amsgrad=amsgrad)[1]))
+    np.testing.assert_array_equal(ops.convert_to_numpy(new), values(run(G[:1], **options)[1]))
 
 
 def test_sparse_gradients_are_made_dense(only):
@@ -239,7 +239,7 @@ def test_replicas(only):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
         variable = keras.Variable(np.float32([1.0, 2.0, 3.0]))
-        optimizer = AdaBelief(0.125, rectify=True, weight_decay=0.5)
+        optimizer = AdaBelief(0.125, rectify=True, weight_decay=0.5, kahan_sum=True)
         optimizer.build([variable])
 
     @tf.function
@@ -248,7 +248,7 @@ def test_replicas(only):
 
     for g in G:
         step(tf.constant(g))
-    same(variable, run(G, rectify=True, weight_decay=0.5)[1])
+    same(variable, run(G, rectify=True, weight_decay=0.5, kahan_sum=True)[1])
 
 
 def test_torch_sees_the_step(only):
@@ -268,8 +268,9 @@ def test_torch_tensors_off_the_cpu(only, monkeypatch):
 
     monkeypatch.setattr(_backend_torch, "_on_cpu", lambda variables: False)
     variable = keras.Variable(np.float32([1.0, 2.0, 3.0]))
-    optimizer = AdaBelief(0.125, rectify=True, amsgrad=True, weight_decay=0.5)
+    options = {"rectify": True, "amsgrad": True, "weight_decay": 0.5, "kahan_sum": True}
+    optimizer = AdaBelief(0.125, **options)
     for g in G:
         optimizer.apply([ops.convert_to_tensor(g)], [variable])
-    expected = values(run(G, rectify=True, amsgrad=True, weight_decay=0.5)[1])
+    expected = values(run(G, **options)[1])
     np.testing.assert_array_max_ulp(values(variable), expected, maxulp=4)
