@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from adabelief_core import Coefficients, Hyperparameters, Job, coefficients, default_kernel, update_inplace
-from adabelief_torch._memory import MOMENTS, as_array, as_reals_tensor
+from adabelief_torch._distributed import local
+from adabelief_torch._memory import MOMENTS, as_array, as_reals_tensor, is_plain
 from adabelief_torch._options import read
-from adabelief_torch._plan import Batch, Task, local
+from adabelief_torch._plan import Batch, Task
 from adabelief_torch._scalars import tensor_coefficients
 from adabelief_torch._tensors import Tensors, update_each, update_foreach
 
@@ -60,7 +61,6 @@ def run(batches: Sequence[Batch], grad_scale: Tensor | None, found_inf: Tensor |
 
 def _run_memory(batch: Batch, scale: float | None) -> None:
     find = _Coefficients(batch.options.h)
-    written = [local(task.p) for task in batch.tasks]
     odd = batch.tasks
     if default_kernel() == "numba":
         tables: defaultdict[tuple[torch.dtype, torch.dtype], list[Task]] = defaultdict(list)
@@ -81,7 +81,8 @@ def _run_memory(batch: Batch, scale: float | None) -> None:
     update_inplace(jobs, threads=torch.get_num_threads())
     _count(odd)
     # Autograd has not seen another write.
-    torch.autograd.graph.increment_version(written)
+    torch.autograd.graph.increment_version([local(task.p) for task in batch.tasks])
+    _mark_wrappers(batch)
 
 
 def _run_table(
@@ -120,6 +121,7 @@ def _run_triton(batch: Batch, grad_scale: Tensor | None, found_inf: Tensor | Non
         steps = [task.state["step"] for task in tasks]
         scale, inf = (None if x is None else x.to(tensors[0].p.device) for x in (grad_scale, found_inf))
         update_fused(tensors, steps, h, lr, grad_scale=scale, found_inf=inf)
+    _mark_wrappers(batch)
 
 
 def _run_tensors(batch: Batch, scale: float | None) -> None:
@@ -132,6 +134,7 @@ def _run_tensors(batch: Batch, scale: float | None) -> None:
             steps = [task.state["step"] for task in tasks]
             cs, _ = tensor_coefficients(options, steps, REAL[tensors[0].m.dtype], tensors[0].p.device)
             update(tensors, cs, options.h.variant)
+        _mark_wrappers(batch)
         return
     find = _Coefficients(options.h)
 
@@ -144,6 +147,7 @@ def _run_tensors(batch: Batch, scale: float | None) -> None:
         c = Coefficients._make([*map(float, c[:-1]), bool(c.adaptive)])
         update(tensors, [c] * len(tasks), options.h.variant)
     _count(batch.tasks)
+    _mark_wrappers(batch)
 
 
 class _Coefficients:
@@ -170,7 +174,7 @@ def _tensors(task: Task, g: Tensor) -> Tensors:
     p, *state = task.place.reals()
     if torch.is_grad_enabled():
         # Those that autograd knows.
-        p, *state = (x if x is None else as_reals_tensor(local(x)) for x in (task.p, *map(task.state.get, MOMENTS)))
+        p, *state = (x if x is None else as_reals_tensor(x) for x in (task.p, *map(task.state.get, MOMENTS)))
     return Tensors(p, as_reals_tensor(g) if g.is_complex() else g, *state)
 
 
@@ -185,6 +189,11 @@ def _gradient(task: Task, scale: float | None) -> Tensor:
     # A device multiplies by the inverse of a number; by a tensor it divides.
     reals = reals / torch.tensor(scale, dtype=reals.dtype, device=reals.device)
     return torch.view_as_complex(reals) if g.is_complex() else reals
+
+
+def _mark_wrappers(batch: Batch) -> None:
+    """Tell autograd of what was written into a distributed tensor's local part, which has a version of its own."""
+    torch.autograd.graph.increment_version([task.p for task in batch.tasks if not is_plain(task.p)])
 
 
 def _count(tasks: Sequence[Task]) -> None:

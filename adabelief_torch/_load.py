@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adabelief_core import Hyperparameters
+from adabelief_torch._distributed import described, layout, spread
 from adabelief_torch._foreign import Source, source_of
 from adabelief_torch._memory import MOMENTS
 from adabelief_torch._options import completed, read
@@ -96,7 +97,13 @@ def _moment(p: Tensor, moment: Any, name: str) -> Tensor:
         raise ValueError(f"Invalid state_dict: {name}: {got} (expected a tensor of shape {list(p.shape)})")
     if moment.is_complex() != p.is_complex() or not (moment.is_complex() or moment.is_floating_point()):
         raise ValueError(f"Invalid state_dict: {name}: {moment.dtype} (expected {COMPUTE_DTYPE[p.dtype]})")
-    return moment.detach().to(device=p.device, dtype=COMPUTE_DTYPE[p.dtype], copy=True)
+    if layout(moment) not in (None, layout(p)):
+        raise ValueError(
+            f"Invalid state_dict: {name}: {described(moment)} (expected {described(p)}, as the parameter, or what "
+            "torch.distributed.checkpoint makes of it)"
+        )
+    moment = moment.detach().to(device=p.device, dtype=COMPUTE_DTYPE[p.dtype], copy=True)
+    return moment if layout(moment) == layout(p) else spread(moment, p)
 
 
 def _count(step: Any, name: str) -> Tensor:

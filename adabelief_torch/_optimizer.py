@@ -233,7 +233,7 @@ class AdaBelief(Optimizer):
         for batch in plan([group], self.state, {}):
             for task in batch.tasks:
                 params.append(task.p)
-                grads.append(task.g)
+                grads.append(task.p.grad)
                 steps.append(task.state["step"])
                 exp_avgs.append(task.state["exp_avg"])
                 exp_avg_vars.append(task.state["exp_avg_var"])

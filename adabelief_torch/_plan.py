@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adabelief_core import default_kernel
+from adabelief_torch._distributed import beside, described, layout, local
 from adabelief_torch._memory import MOMENTS, Place, has_memory, is_plain, overlaps
 from adabelief_torch._options import Options, read
 
@@ -73,7 +74,8 @@ def plan(groups: list[dict[str, Any]], state: Mapping[Tensor, Any], places: dict
             # Not state[p]: the lookup alone would begin an entry.
             known = state.get(p)
             place = places.get(p)
-            if place is not None and not (known and place.holds(p, known)):
+            # What autograd records is looked at anew: a step count may have come to require a gradient.
+            if place is not None and not (known and place.holds(p, known) and not options.differentiable):
                 place = None
             if place is not None and known and place.paths == paths and place.takes(g) and wanted <= known.keys():
                 key = index, place.route
@@ -126,14 +128,11 @@ def step_device(group: Mapping[str, Any], p: Tensor) -> torch.device:
     return p.device if options.capturable or _route(p, options) == "triton" else torch.device("cpu")
 
 
-def local(x: Tensor) -> Tensor:
-    """What of a distributed tensor lies here; any other tensor as it is."""
-    return x if is_plain(x) or not hasattr(x, "to_local") else x.to_local()
-
-
 def _route(p: Tensor, options: Options) -> Route:
     here = local(p)
     if options.differentiable:
+        if layout(p):
+            raise RuntimeError(f"`differentiable=True` does not support {described(p)}")
         return "each"
     if options.fused:
         if has_memory(here):
@@ -173,6 +172,8 @@ def _check_param(p: Tensor) -> None:
         )
     if p.is_conj() or p.is_neg():
         raise ValueError("AdaBelief does not support parameters that are lazily conjugated or negated views")
+    if layout(p) and any(placement.is_partial() for placement in p.placements):
+        raise ValueError(f"AdaBelief does not support parameters that are partial sums: {described(p)}")
 
 
 def label(group: Mapping[str, Any], index: int, position: int) -> str:
@@ -191,6 +192,9 @@ def _check_grad(p: Tensor, g: Tensor) -> None:
         raise RuntimeError("AdaBelief does not support sparse gradients, please consider SparseAdam instead")
     if g.shape != p.shape:
         raise ValueError(f"Invalid grad: shape {list(g.shape)} (expected {list(p.shape)}, the parameter's)")
+    ours, theirs = layout(p), layout(g)
+    if (ours and ours[0]) != (theirs and theirs[0]):
+        raise ValueError(f"Invalid grad: {described(g)} (expected {described(p)}, as the parameter)")
     # A half-precision parameter may gather its gradient in float32 (`grad_dtype`).
     if g.dtype is not p.dtype and g.dtype is not COMPUTE_DTYPE[p.dtype]:
         raise ValueError(f"Invalid grad: dtype {g.dtype} (expected {p.dtype}, the parameter's)")
@@ -214,6 +218,8 @@ def _check_state(p: Tensor, state: Mapping[str, Tensor] | None, options: Options
                 f"Invalid state {key!r}: {moment.dtype} on {moment.device} (expected {dtype} on {p.device}: has the "
                 "parameter changed? load_state_dict converts the state to it)"
             )
+        if layout(moment) != layout(p):
+            raise ValueError(f"Invalid state {key!r}: {described(moment)} (expected {described(p)}, as the parameter)")
     step = state["step"]
     if not isinstance(step, Tensor) or step.numel() != 1:
         raise ValueError(f"Invalid state 'step': {step!r} (expected a tensor of one element)")
@@ -232,23 +238,13 @@ def _task(state: Any, places: dict[Tensor, Place], options: Options, route: Rout
         for wanted, key in ((options.h.amsgrad, "max_exp_avg_var"), (options.h.kahan_sum, "kahan_comp")):
             if wanted and key not in known:
                 known[key] = zeros(p)
-    beside = p.device if options.capturable or route == "triton" else torch.device("cpu")
+    device = p.device if options.capturable or route == "triton" else torch.device("cpu")
     step = known["step"]
-    if step.device != beside or step.dtype is not torch.float32:
-        known["step"] = step.to(beside, torch.float32)
+    if step.device != device or step.dtype is not torch.float32:
+        known["step"] = step.to(device, torch.float32)
     if is_plain(p) and (p.is_cpu or p.is_cuda):
         place = places[p] = Place(p, known, route, options.paths)
     else:
         # What is held elsewhere has no address to be known again by.
         place = Place(local(p), {key: local(x) for key, x in known.items()}, route, options.paths)
-    return Task(p, _beside(p, g), known, place)
-
-
-def _beside(p: Tensor, g: Tensor) -> Tensor:
-    """What of a gradient belongs to what lies here of its parameter."""
-    if is_plain(p) and is_plain(g):
-        return g
-    # A partial sum, or a shard of another dimension: each process takes its own part of the parameter's.
-    if hasattr(p, "placements") and p.placements != g.placements:
-        g = g.redistribute(p.device_mesh, p.placements)
-    return local(g)
+    return Task(p, beside(p, g), known, place)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adabelief_torch._distributed import beside, local
 from adabelief_torch._memory import as_reals_tensor
 from adabelief_torch._options import read
 from adabelief_torch._scalars import tensor_coefficients
@@ -28,9 +29,10 @@ def run_traced(
         return
     options = read(group)
     torch._foreach_add_(steps, 1)
+    grads = [beside(p, g) for p, g in zip(params, grads, strict=True)]
     absent = [None] * len(params)
     rows = zip(params, grads, exp_avgs, exp_avg_vars, max_exp_avg_vars or absent, kahan_comps or absent, strict=True)
-    batch = [Tensors(*(x if x is None else _with_axes(as_reals_tensor(x)) for x in row)) for row in rows]
+    batch = [Tensors(*(x if x is None else _with_axes(as_reals_tensor(local(x))) for x in row)) for row in rows]
     for dtype in (torch.float32, torch.float64):
         alike = [i for i, tensors in enumerate(batch) if tensors.m.dtype is dtype]
         if alike:

@@ -17,9 +17,13 @@ class Rule:
 
     def __init__(self, params):
         self.params = list(params)
-        self.p = [as_reals(to_array(p)) for p in self.params]
+        self.read_params()
         self.state = [np.zeros((4, *p.shape), compute_dtype(p.dtype)) for p in self.p]
         self.steps = [0] * len(self.p)
+
+    def read_params(self):
+        """Take over the parameters' values, where something else than a step has changed them."""
+        self.p = [as_reals(to_array(p)) for p in self.params]
 
     def step(self, lr, scale=None, only=None, **options):
         """One step with the gradients that the parameters have.
@@ -36,7 +40,8 @@ class Rule:
             self.steps[i] += 1
             p, (m, s, v, k) = self.p[i], self.state[i]
             h = Hyperparameters(lr=lr, **options)
-            wide, g = p.astype(m.dtype), as_reals(to_array(param.grad)).astype(m.dtype)
+            g = as_reals(to_array(param.grad.resolve_conj().resolve_neg())).astype(m.dtype)
+            wide = p.astype(m.dtype)
             if scale is not None:
                 g = g / m.dtype.type(scale)
             delta, *new = update(wide, g, m, s, v, coefficients(h, self.steps[i], m.dtype), h.variant)
@@ -50,7 +55,7 @@ class Rule:
         for param, p, state, step in zip(self.params, self.p, self.state, self.steps, strict=True):
             assert compare(as_reals(to_array(param)), p).count == 0
             known = optimizer.state.get(param)
-            assert bool(known) == bool(step)
+            assert known or not step
             if known:
                 assert known["step"] == step
                 for key, x in zip(("exp_avg", "exp_avg_var"), state, strict=False):
