@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from adabelief_core import default_kernel
-from adabelief_torch._distributed import beside, described, layout, local
+from adabelief_torch._distributed import beside, described, is_rehearsal, layout, local
 from adabelief_torch._memory import MOMENTS, Place, has_memory, is_plain, overlaps
 from adabelief_torch._options import Options, read
 
@@ -63,7 +63,9 @@ def plan(groups: list[dict[str, Any]], state: Mapping[Tensor, Any], places: dict
     """
     batches: dict[tuple[int, Route], Batch] = {}
     found = []
-    for index, group in enumerate(groups):
+    for index, given in enumerate(groups):
+        rehearsal = given["fixed_decay"] and not state and is_rehearsal(given)
+        group = {**given, "weight_decay": 0.0} if rehearsal else given
         options = read(group)
         paths = options.paths
         wanted = {key for key, flag in zip(MOMENTS[2:], (options.h.amsgrad, options.h.kahan_sum), strict=True) if flag}
