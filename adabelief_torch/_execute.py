@@ -68,7 +68,7 @@ def _run_memory(batch: Batch, scale: float | None) -> None:
             _, g, _, place = task
             (tables[place.dtype, g.dtype] if place.is_beside(g) else odd).append(task)
         for (dtype, g_dtype), tasks in tables.items():
-            key = batch.index, dtype, g_dtype
+            key = batch.number, dtype, g_dtype
             places = [task.place for task in tasks]
             table = batch.tables.get(key)
             if table is None or table.places != places:

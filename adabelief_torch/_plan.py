@@ -46,7 +46,7 @@ class Batch(NamedTuple):
     options: Options
     route: Route
     tasks: list[Task]
-    index: int
+    number: int
     """The group's."""
     tables: MutableMapping[tuple[int, torch.dtype, torch.dtype], Table]
     """Those of the steps before."""
