@@ -135,16 +135,16 @@ def _homes(opt_state: optax.OptState, leaves: dict[str, Any]) -> dict[str, Any]:
 
 
 def _counted(opt_state: optax.OptState, count: int) -> optax.OptState:
-    def is_field(path: Any, _: Any) -> bool:
-        # A parameter may have the same name.
-        return isinstance(path[-1], optax.tree_utils.NamedTupleKey)
+    """The state with all its counts of steps set. (optax.tree_utils.tree_set misses those in a dict or a tuple.)"""
 
-    value = jnp.asarray(count, jnp.int32)
-    opt_state = optax.tree_utils.tree_set(opt_state, is_field, count=value)
-    nodes = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, optax.MultiStepsState))
-    if any(isinstance(node, optax.MultiStepsState) for node in nodes):
-        opt_state = optax.tree_utils.tree_set(opt_state, is_field, gradient_step=value)
-    return opt_state
+    def leaf(path: Any, x: Any) -> Any:
+        counts = getattr(path[-1] if path else None, "name", None) in ("count", "gradient_step")
+        # A parameter may have the same name, in a module.
+        if not counts or jnp.ndim(x) or not jnp.issubdtype(jnp.result_type(x), jnp.integer):
+            return x
+        return _put(np.asarray(count, x.dtype), x, "count")
+
+    return jax.tree_util.tree_map_with_path(leaf, opt_state)
 
 
 def _put(x: np.ndarray, like: Any, what: str) -> jax.Array:

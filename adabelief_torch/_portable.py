@@ -25,7 +25,8 @@ _KEYS = dict(zip("msvk", MOMENTS, strict=True))
 def snapshot(optimizer: AdaBelief, named_parameters: Iterable[tuple[str, Tensor]]) -> Snapshot:
     """Take a run out of an optimizer: copies of its parameters and state as NumPy arrays, and its hyperparameters.
 
-    A distributed parameter (`DTensor`) and its state are gathered, one tensor at a time: all processes must call.
+    A distributed parameter (`DTensor`) and its state are gathered, one tensor at a time: all processes must call, and
+    each of them gets the whole run in its host's memory.
 
     Args:
         optimizer: The optimizer. A parameter that has taken no step yet is at step 0.
@@ -94,11 +95,11 @@ def restore(
     state: dict[int, dict[str, Any]] = {}
     for index, p in enumerate(order):
         entry, h = entries[places[p]], named[places[p]][1]
+        if entry.step == 0:
+            continue
         wanted = {"m": True, "s": True, "v": h.amsgrad, "k": bool(h.kahan_sum)}
-        moments = {
-            _KEYS[key]: to_tensor(np.array(getattr(entry, key), order="C")) for key, needed in wanted.items() if needed
-        }
-        state[index] = {"step": torch.tensor(float(entry.step)), **moments} if entry.step else {}
+        moments = {_KEYS[key]: _like(p, getattr(entry, key)) for key, needed in wanted.items() if needed}
+        state[index] = {"step": torch.tensor(float(entry.step)), **moments}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     with torch.no_grad():
         for p in order:
@@ -122,6 +123,14 @@ def _named(
                 raise ValueError(f"Invalid named_parameters: no name for {label(group, index, position)}")
             found[names[p]] = p, h
     return found
+
+
+def _like(p: Tensor, x: np.ndarray) -> Tensor:
+    """A tensor on the host whose elements follow one another as the parameter's do."""
+    value = to_tensor(np.array(x, order="C"))
+    return (
+        value if layout(p) else torch.empty_like(p, dtype=value.dtype, device="cpu", requires_grad=False).copy_(value)
+    )
 
 
 def to_array(x: Tensor) -> np.ndarray:
