@@ -35,6 +35,13 @@ def demo(session: nox.Session) -> None:
     session.run("python", "examples/digits/demo.py", *session.posargs)
 
 
+@nox.session(venv_location=".nox/demo")
+def move(session: nox.Session) -> None:
+    """Train in PyTorch, go on in JAX, finish in Keras, and draw the one curve."""
+    session.install("-e", ".", *requirements(*FRAMEWORKS), *group("demo"))
+    session.run("python", "examples/move_between_frameworks.py", *session.posargs)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, each framework in a process of its own."""
