@@ -11,7 +11,7 @@ from keras import ops
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext  # TensorFlow has no public name for it
 
 from adabelief_core import LAST_STEP, Coefficients, Hyperparameters, assemble, step_scalars
-from adabelief_tf._tensors import Step, TensorSteps, host_step
+from adabelief_tf._tensors import Step, TensorSteps
 
 
 def _compiled_by_xla() -> bool:
@@ -68,14 +68,25 @@ class Backend(TensorSteps):
         return tf.bitcast(bits, dtype)
 
     @staticmethod
-    def _dense(gradient: Any) -> Any:
+    def _dense(gradient: Any, variable: Any) -> Any:
         """The gradient as a dense tensor; repeated indices of `tf.IndexedSlices` add up."""
         if isinstance(gradient, tf.SparseTensor):
             return tf.sparse.to_dense(gradient)
+        if isinstance(gradient, tf.IndexedSlices):
+            return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, variable.shape[0])
         return tf.convert_to_tensor(gradient)
+
+    def _received(self: Any, gradient: Any, variable: Any) -> Any:
+        """The gradient; slices stay slices, so that replicas exchange no more than them."""
+        if not isinstance(gradient, tf.IndexedSlices):
+            return self._dense(gradient, variable)
+        shape = tf.constant(variable.shape.as_list() if isinstance(variable, tf.Variable) else variable.shape)
+        return tf.IndexedSlices(tf.convert_to_tensor(gradient.values), tf.convert_to_tensor(gradient.indices), shape)
 
     @staticmethod
     def _fits(gradient: Any, variable: Any) -> bool:
+        if isinstance(gradient, tf.IndexedSlices):
+            return gradient.values.shape[1:].is_compatible_with(variable.shape[1:])
         return gradient.shape.is_compatible_with(variable.shape)
 
     @staticmethod
@@ -90,7 +101,7 @@ class Backend(TensorSteps):
 
     def _step(self, h: Hyperparameters, iterations: Any, learning_rate: Any, dtype: str) -> Step:
         if tf.executing_eagerly():
-            step = host_step(h, iterations, learning_rate, dtype)
+            step = self._host_step(h, iterations, learning_rate, dtype)
             *numbers, adaptive = step.coefficients
             return step._replace(coefficients=Coefficients._make([*tf.unstack(tf.constant(numbers, dtype)), adaptive]))
 
@@ -98,7 +109,7 @@ class Backend(TensorSteps):
         # Not one float32 tensor on the way: Python's numbers become float64 directly.
         t = tf.minimum(tf.cast(count, tf.float64) + 1.0, float(LAST_STEP))
         zero = -tf.cast(tf.minimum(count, 0), tf.float64)
-        scalars = step_scalars(t, h, xp=ops, product=(lambda x: x + zero) if compiled else _apart)
+        scalars = step_scalars(t, h, known=self._tables(h), xp=ops, product=(lambda x: x + zero) if compiled else _apart)
         rate = learning_rate if isinstance(learning_rate, float) else tf.cast(learning_rate, tf.float64)
 
         def cast(x: Any) -> Any:

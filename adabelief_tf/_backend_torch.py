@@ -13,7 +13,7 @@ from keras.src.backend import in_stateless_scope  # Keras has no public name for
 from torch._compile import _disable_dynamo  # torch.compiler's would import the compiler at once
 
 from adabelief_core import Coefficients, Hyperparameters, Job, update_inplace
-from adabelief_tf._tensors import Step, TensorSteps, host_step
+from adabelief_tf._tensors import Step, TensorSteps
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
@@ -37,13 +37,17 @@ class Backend(TensorSteps):
     """On a CPU the core's kernel works on the tensors' own memory; elsewhere tensors are updated."""
 
     @staticmethod
-    def _dense(gradient: Any) -> Any:
+    def _dense(gradient: Any, variable: Any) -> Any:
         """The gradient as a dense tensor, out of reach of autograd."""
         gradient = ops.convert_to_tensor(gradient).detach()
         return gradient.to_dense() if gradient.layout != torch.strided else gradient
 
+    @staticmethod
+    def _rounded(x: Any, dtype: str) -> Any:
+        return np.dtype(dtype).type(x)
+
     def _step(self, h: Hyperparameters, iterations: Any, learning_rate: Any, dtype: str) -> Step:
-        return host_step(h, iterations, learning_rate, dtype)
+        return self._host_step(h, iterations, learning_rate, dtype)
 
     # torch.compile would trace NumPy's operations as its own, which round otherwise.
     @_disable_dynamo
