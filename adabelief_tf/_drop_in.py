@@ -176,7 +176,7 @@ class AdaBeliefOptimizer(AdaBelief):
         self.warmup_proportion = warmup_proportion
         self.min_lr = min_lr
         self.decay = decay
-        # What the learning rate was before them, while it stays theirs.
+        # What the learning rate was before them, until another is assigned.
         self._wrapped, self._wrapped_rate = (rate, given) if rate is not given else (None, None)
 
     def _tables(self, h: Hyperparameters) -> Tables:
@@ -185,16 +185,16 @@ class AdaBeliefOptimizer(AdaBelief):
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an optimizer like this one, for `from_config`."""
         config = super().get_config()
-        if self._learning_rate is not self._wrapped:  # assigned since
-            return config | {"sma_threshold": self.sma_threshold}
-        given = self._wrapped_rate
+        wrapped = self._learning_rate is self._wrapped
+        if wrapped:
+            given = self._wrapped_rate
+            config["learning_rate"] = keras.saving.serialize_keras_object(given) if callable(given) else given
         return config | {
-            "learning_rate": keras.saving.serialize_keras_object(given) if callable(given) else given,
             "sma_threshold": self.sma_threshold,
-            "total_steps": self.total_steps,
+            "total_steps": self.total_steps if wrapped else 0,
             "warmup_proportion": self.warmup_proportion,
             "min_lr": self.min_lr,
-            "decay": self.decay,
+            "decay": self.decay if wrapped else 0.0,
         }
 
     @property

@@ -9,26 +9,7 @@ from keras import ops
 
 import adabelief_tf._optimizer
 from adabelief_tf import AdaBelief
-
-G = [np.float32([0.5, -2.0, 3.0]), np.float32([1.5, 0.25, -1.0]), np.float32([-0.5, 4.0, 0.125])]
-
-
-def run(grads, *, start=(1.0, 2.0, 3.0), dtype="float32", constraint=None, **options):
-    variable = keras.Variable(np.float32(start), dtype=dtype, name="w")
-    variable.constraint = constraint
-    optimizer = AdaBelief(0.125, **options)
-    for g in grads:
-        optimizer.apply([ops.convert_to_tensor(g, dtype)], [variable])
-    return optimizer, variable
-
-
-def values(variable):
-    return ops.convert_to_numpy(ops.cast(variable.value, "float32"))
-
-
-def same(a, b):
-    np.testing.assert_array_equal(values(a), values(b))
-
+from keras_helpers import G, run, same, values
 
 def test_example_of_the_docstring():
     assert doctest.testmod(adabelief_tf._optimizer).failed == 0
