@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
@@ -53,7 +54,8 @@ class Backend(TensorSteps):
 
     def _beside(self: Any, variable: Any) -> AbstractContextManager[Any]:
         """Place new variables on the devices of this one."""
-        return self._distribution_strategy.extended.colocate_vars_with(getattr(variable, "value", variable))
+        variable = variable.value if isinstance(variable, keras.Variable) else variable
+        return self._distribution_strategy.extended.colocate_vars_with(variable)
 
     @staticmethod
     def _apart(x: Any) -> Any:
@@ -80,13 +82,12 @@ class Backend(TensorSteps):
         """The gradient; slices stay slices, so that replicas exchange no more than them."""
         if not isinstance(gradient, tf.IndexedSlices):
             return self._dense(gradient, variable)
-        shape = tf.constant(variable.shape.as_list() if isinstance(variable, tf.Variable) else variable.shape)
-        return tf.IndexedSlices(tf.convert_to_tensor(gradient.values), tf.convert_to_tensor(gradient.indices), shape)
+        rows, indices = tf.convert_to_tensor(gradient.values), tf.convert_to_tensor(gradient.indices)
+        shape = np.array([variable.shape[0], *rows.shape[1:]], np.int64)
+        return tf.IndexedSlices(rows, indices, tf.constant(shape))
 
     @staticmethod
     def _fits(gradient: Any, variable: Any) -> bool:
-        if isinstance(gradient, tf.IndexedSlices):
-            return gradient.values.shape[1:].is_compatible_with(variable.shape[1:])
         return gradient.shape.is_compatible_with(variable.shape)
 
     @staticmethod
@@ -101,7 +102,9 @@ class Backend(TensorSteps):
 
     def _step(self, h: Hyperparameters, iterations: Any, learning_rate: Any, dtype: str) -> Step:
         if tf.executing_eagerly():
-            step = self._host_step(h, iterations, learning_rate, dtype)
+            # Of replicas, each has its own.
+            count, rate = (x if isinstance(x, float) else tf.convert_to_tensor(x) for x in (iterations, learning_rate))
+            step = self._host_step(h, count, rate, dtype)
             *numbers, adaptive = step.coefficients
             return step._replace(coefficients=Coefficients._make([*tf.unstack(tf.constant(numbers, dtype)), adaptive]))
 
