@@ -112,7 +112,9 @@ class Backend(TensorSteps):
         # Not one float32 tensor on the way: Python's numbers become float64 directly.
         t = tf.minimum(tf.cast(count, tf.float64) + 1.0, float(LAST_STEP))
         zero = -tf.cast(tf.minimum(count, 0), tf.float64)
-        scalars = step_scalars(t, h, known=self._tables(h), xp=ops, product=(lambda x: x + zero) if compiled else _apart)
+        scalars = step_scalars(
+            t, h, known=self._tables(h), xp=ops, product=(lambda x: x + zero) if compiled else _apart
+        )
         rate = learning_rate if isinstance(learning_rate, float) else tf.cast(learning_rate, tf.float64)
 
         def cast(x: Any) -> Any:

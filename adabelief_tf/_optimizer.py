@@ -257,9 +257,8 @@ class AdaBelief(State, _Backend, keras.optimizers.Optimizer):
             if gradient is None:
                 continue
             grads[i] = self._prepared(gradient, variable)
-            # No assignment expression: AutoGraph warns that it cannot transform one.
-            dtype = keras.backend.standardize_dtype(grads[i].dtype)
-            if "complex" in dtype:
+            if self._is_complex(grads[i]):
+                dtype = keras.backend.standardize_dtype(grads[i].dtype)
                 raise ValueError(f"Invalid gradient of {_name(variable)!r}: dtype {dtype} (expected real numbers)")
             if not self._fits(grads[i], variable):
                 raise ValueError(

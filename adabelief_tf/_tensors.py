@@ -62,6 +62,10 @@ class TensorSteps:
         return self._dense(gradient, variable)
 
     @staticmethod
+    def _is_complex(gradient: Any) -> bool:
+        return "complex" in keras.backend.standardize_dtype(gradient.dtype)
+
+    @staticmethod
     def _fits(gradient: Any, variable: Any) -> bool:
         return tuple(gradient.shape) == tuple(variable.shape)
 

@@ -43,7 +43,9 @@ def test_serialization_round_trip(ours):
 
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 @pytest.mark.parametrize("ours", OURS)
-@pytest.mark.filterwarnings("ignore:Skipping variable loading")  # the state goes with the model, as any Keras optimizer's
+@pytest.mark.filterwarnings(
+    "ignore:Skipping variable loading"
+)  # the state goes with the model, as any Keras optimizer's
 def test_pickles(ours, how):
     optimizer = ours(0.5, use_ema=True, name="mine")
     assert how(optimizer).get_config() == optimizer.get_config()
@@ -89,7 +91,9 @@ def test_weight_decay_and_exclusion():
     for how in ({"var_names": ["exclude"]}, {"var_list": [1]}, {"var_names": ["v"]}):
         pair = [variable(2.0, name="v_plain"), variable(2.0, name="v_exclude")]
         optimizer = AdaBelief(1.0, weight_decay=0.004)
-        optimizer.exclude_from_weight_decay(**{k: [pair[i] for i in x] if k == "var_list" else x for k, x in how.items()})
+        optimizer.exclude_from_weight_decay(
+            **{k: [pair[i] for i in x] if k == "var_list" else x for k, x in how.items()}
+        )
         optimizer.apply_gradients(zip([ops.zeros(())] * 2, pair, strict=True))
         assert float(values(pair[1])) == 2.0
         assert float(values(pair[0])) == (2.0 if how == {"var_names": ["v"]} else np.float32(2 - np.float32(0.004) * 2))
@@ -138,8 +142,9 @@ def test_static_loss_scale():
 @pytest.mark.parametrize("options", [{}, {"amsgrad": True, "nesterov": True}])
 def test_accumulation_is_a_step_of_the_mean(options):
     rng = np.random.default_rng(0)
-    one, many = AdaBelief(0.25, weight_decay=0.05, **options), AdaBelief(
-        0.25, weight_decay=0.05, gradient_accumulation_steps=4, **options
+    one, many = (
+        AdaBelief(0.25, weight_decay=0.05, **options),
+        AdaBelief(0.25, weight_decay=0.05, gradient_accumulation_steps=4, **options),
     )
     a, b = variable(), variable()
     for _ in range(5):
@@ -186,7 +191,13 @@ def test_a_weight_decay_on_a_schedule():
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"clipnorm": 1.0}, {"global_clipnorm": 1.0}, {"gradient_accumulation_steps": 2}, {"loss_scale_factor": 1024.0}],
+    [
+        {},
+        {"clipnorm": 1.0},
+        {"global_clipnorm": 1.0},
+        {"gradient_accumulation_steps": 2},
+        {"loss_scale_factor": 1024.0},
+    ],
 )
 def test_half_precision_variables_stay_finite(options, dtype):
     """60,000² and 60,000 + 60,000 overflow float16, and 1/1024 of the smallest subnormal is 0."""

@@ -20,7 +20,9 @@ from jax.experimental import sparse
 DENSE = np.float32([[0, 0], [3, 5], [0, 0]])
 
 
-@pytest.mark.parametrize("options", [{}, {"clipnorm": 1.0}, {"gradient_accumulation_steps": 2}, {"loss_scale_factor": 4.0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"clipnorm": 1.0}, {"gradient_accumulation_steps": 2}, {"loss_scale_factor": 4.0}]
+)
 @pytest.mark.parametrize("jit", [False, True])
 def test_a_sparse_gradient_is_its_dense_one(jit, options):
     """Repeated indices add up first, and every row steps."""

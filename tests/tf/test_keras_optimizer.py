@@ -11,6 +11,7 @@ import adabelief_tf._optimizer
 from adabelief_tf import AdaBelief
 from keras_helpers import G, run, same, values
 
+
 def test_example_of_the_docstring():
     assert doctest.testmod(adabelief_tf._optimizer).failed == 0
 

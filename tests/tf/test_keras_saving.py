@@ -49,7 +49,11 @@ def test_weights_file(options, trained, make_model, data, tmp_path):
 @pytest.mark.parametrize(
     ("saved", "loaded", "message"),
     [
-        ({}, {"amsgrad": True}, r"4 momentum, 4 belief, 4 max_belief, whereas the saved state is .*4 momentum, 4 belief\."),
+        (
+            {},
+            {"amsgrad": True},
+            r"4 momentum, 4 belief, 4 max_belief, whereas the saved state is .*4 momentum, 4 belief\.",
+        ),
         # As many variables, of the same shapes.
         ({"amsgrad": True}, {"kahan_sum": True}, r"4 kahan_comp, whereas .*4 max_belief\."),
         ({"use_ema": True}, {"gradient_accumulation_steps": 2}, r"4 gradient_accumulator, .*whereas .*4 average"),

@@ -53,8 +53,17 @@ def slices(values, indices, shape=(3, 2)):
     return tf.IndexedSlices(tf.constant(values), tf.constant(indices), tf.constant(shape))
 
 
-@pytest.mark.parametrize("options", [{}, {"clipnorm": 1.0}, {"global_clipnorm": 1.0}, {"gradient_accumulation_steps": 2},
-                                     {"loss_scale_factor": 4.0}, {"weight_decay": 0.5, "use_ema": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"clipnorm": 1.0},
+        {"global_clipnorm": 1.0},
+        {"gradient_accumulation_steps": 2},
+        {"loss_scale_factor": 4.0},
+        {"weight_decay": 0.5, "use_ema": True},
+    ],
+)
 @pytest.mark.parametrize("loop", LOOPS)
 def test_slices_are_their_dense_gradient(loop, options):
     """Repeated indices add up first, and every row steps."""
@@ -75,7 +84,9 @@ def test_slices_are_their_dense_gradient(loop, options):
 
 
 def test_slices_of_an_embedding():
-    model = keras.Sequential([keras.layers.Input((3,), dtype="int32"), keras.layers.Embedding(7, 4), keras.layers.Flatten()])
+    model = keras.Sequential(
+        [keras.layers.Input((3,), dtype="int32"), keras.layers.Embedding(7, 4), keras.layers.Flatten()]
+    )
     (table,), ids = model.trainable_variables, np.array([[1, 1, 5]])
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(model(ids) ** 2)
