@@ -9,9 +9,10 @@ import keras
 
 from adabelief_tf._drop_in import AdaBeliefOptimizer, WarmupLinearDecay
 from adabelief_tf._optimizer import AdaBelief
+from adabelief_tf._portable import restore, snapshot
 
 # By these names Keras finds them in `compile`, `keras.optimizers.get`, and files of adabelief-tf's time.
 for _class in (AdaBelief, AdaBeliefOptimizer):
     keras.saving.get_custom_objects().update({_class.__name__: _class, _class.__name__.lower(): _class})
 
-__all__ = ["AdaBelief", "AdaBeliefOptimizer", "WarmupLinearDecay"]
+__all__ = ["AdaBelief", "AdaBeliefOptimizer", "WarmupLinearDecay", "restore", "snapshot"]
