@@ -76,6 +76,8 @@ class Backend(TensorSteps):
 
     def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable and its state; see `TensorSteps.update_step`."""
+        gradient = self._dense(gradient, variable)
+        self._check_shape(gradient, variable)  # the kernel would read on behind a smaller one
         self._backend_update_step([gradient], [variable], learning_rate)
 
     def _state_of(self: Any, index: int) -> list[Any]:
@@ -91,10 +93,11 @@ class Backend(TensorSteps):
     def _place(self: Any, variable: Any, index: int) -> Place:
         """Where a variable lies, as it is remembered while nothing moves."""
         places = self.__dict__.setdefault("_places", {})  # out of the sight of Keras, which tracks attributes
-        place = places.get(index)
-        if place is None or not place.holds():
-            values = [x._value for x in (variable, *self._state_of(index))]
-            place = places[index] = Place(values, hasattr(self, "_max_beliefs"))
+        variables, place = places.get(index, (None, None))
+        if place is None or not place.holds(variables):
+            variables = [variable, *self._state_of(index)]
+            place = Place([x._value for x in variables], hasattr(self, "_max_beliefs"))
+            places[index] = variables, place
         return place
 
     def _lent(self: Any, variable: Any, index: int) -> Place:

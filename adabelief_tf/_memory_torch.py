@@ -28,10 +28,9 @@ class Place:
         has_v: Whether the state holds the largest s.
     """
 
-    __slots__ = ("_at", "_pointers", "addresses", "arrays", "dtype", "layout", "size", "tensors")
+    __slots__ = ("_at", "addresses", "arrays", "dtype", "layout", "size", "tensors")
 
     def __init__(self, values: Sequence[torch.Tensor], has_v: bool) -> None:
-        self._pointers = [x.data_ptr for x in values]
         self._at = [x.data_ptr() for x in values]
         # These keep the memory alive, so that no other can come to lie at its address.
         self.tensors = [x.detach() for x in values]
@@ -43,9 +42,9 @@ class Place:
         """Of p, m, s, v and k; m's stands where there is no v or k. None: their elements do not follow one another."""
         self.dtype, self.size, self.layout = self.tensors[0].dtype, p.size, (p.dtype.name, m.dtype.name)
 
-    def holds(self) -> bool:
-        """Whether all of it still lies as it did."""
-        return [pointer() for pointer in self._pointers] == self._at
+    def holds(self, variables: Sequence[Any]) -> bool:
+        """Whether the Keras variables, in the order of `values`, still lie there."""
+        return [x._value.data_ptr() for x in variables] == self._at
 
 
 def update_places(

@@ -260,12 +260,15 @@ class AdaBelief(State, _Backend, keras.optimizers.Optimizer):
             if self._is_complex(grads[i]):
                 dtype = keras.backend.standardize_dtype(grads[i].dtype)
                 raise ValueError(f"Invalid gradient of {_name(variable)!r}: dtype {dtype} (expected real numbers)")
-            if not self._fits(grads[i], variable):
-                raise ValueError(
-                    f"Invalid gradient of {_name(variable)!r}: shape {tuple(grads[i].shape)} "
-                    f"(expected {tuple(variable.shape)}, as the variable)"
-                )
+            self._check_shape(grads[i], variable)
         super().apply(grads, None if trainable_variables is None else variables)
+
+    def _check_shape(self, gradient: Any, variable: Any) -> None:
+        if not self._fits(gradient, variable):
+            raise ValueError(
+                f"Invalid gradient of {_name(variable)!r}: shape {tuple(gradient.shape)} "
+                f"(expected {tuple(variable.shape)}, as the variable)"
+            )
 
     def _prepared(self, gradient: Any, variable: Any) -> Any:
         """The gradient as Keras' base class takes it.
