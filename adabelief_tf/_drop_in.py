@@ -177,7 +177,8 @@ class AdaBeliefOptimizer(AdaBelief):
         self.min_lr = min_lr
         self.decay = decay
         # What the learning rate was before them, until another is assigned.
-        self._wrapped, self._wrapped_rate = (rate, given) if rate is not given else (None, None)
+        wrapped: tuple[Any, Any] = (rate, given) if rate is not given else (None, None)
+        self._wrapped, self._wrapped_rate = wrapped
 
     def _tables(self, h: Hyperparameters) -> Tables:
         return tables(h.betas, self.sma_threshold)

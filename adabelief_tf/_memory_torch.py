@@ -56,8 +56,8 @@ def update_places(
     compiled = default_kernel() == "numba"
     for place, g, variant in zip(places, grads, variants, strict=True):
         if compiled and place.addresses is not None and g.dtype is place.dtype and g.is_contiguous():
-            p, *state = place.addresses
-            tables.setdefault((place.layout, variant), []).append((p, g.data_ptr(), *state, place.size))
+            first, *others = place.addresses
+            tables.setdefault((place.layout, variant), []).append((first, g.data_ptr(), *others, place.size))
         else:
             p, m, s, v, k = place.arrays
             c = plan[place.layout[1]].coefficients

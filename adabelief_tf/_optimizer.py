@@ -102,6 +102,8 @@ class AdaBelief(State, _Backend, keras.optimizers.Optimizer):
         Zhuang et al., AdaBelief Optimizer, NeurIPS 2020, https://arxiv.org/abs/2010.07468, Algorithm 2.
     """
 
+    _learning_rate: Any
+
     def __init__(
         self,
         learning_rate: Any = 0.001,
@@ -219,7 +221,7 @@ class AdaBelief(State, _Backend, keras.optimizers.Optimizer):
         self._untrack_variable(old)
 
     def add_variable_from_reference(self, reference_variable: Any, name: Any = None, initializer: Any = "zeros") -> Any:
-        """Add a variable like one of the model's; as Keras has it, but that gradients accumulate in the compute dtype."""
+        """Add a variable like one of the model's, as Keras has it; but gradients accumulate in the compute dtype."""
         if name == "gradient_accumulator" and not self._overwrite_variable_with_gradient(reference_variable):
             return self._state(reference_variable, name)
         return super().add_variable_from_reference(reference_variable, name=name, initializer=initializer)

@@ -26,7 +26,7 @@ class State:
     """Mixin of `AdaBelief`: saves and loads its variables."""
 
     def save_own_variables(self: Any, store: Any) -> None:
-        """Fill a store with the state: each variable under its number, as every Keras optimizer does, and what they are.
+        """Fill a store with the state: each variable under its number, as in every Keras optimizer, and what they are.
 
         Args:
             store: The mapping to fill.

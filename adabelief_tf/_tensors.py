@@ -23,7 +23,6 @@ from adabelief_core import (
     update,
 )
 
-
 Schedule: Any = keras.optimizers.schedules.LearningRateSchedule
 
 

@@ -1,4 +1,4 @@
-"""A Keras train step, forward and backward pass included, and the optimizer's step alone, beside keras.optimizers.AdamW."""
+"""A Keras train step, forward and backward pass included, and the optimizer's step alone, beside Keras' own AdamW."""
 
 import keras
 import numpy as np
@@ -44,8 +44,7 @@ def step(optimizer, shapes):
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
-        graph = tf.function(lambda: optimizer.apply(grads))
-        return graph
+        return tf.function(lambda: optimizer.apply(grads))
     return lambda: optimizer.apply(grads)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import itertools
 import pickle
 
 import keras
@@ -43,10 +44,9 @@ def test_serialization_round_trip(ours):
 
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 @pytest.mark.parametrize("ours", OURS)
-@pytest.mark.filterwarnings(
-    "ignore:Skipping variable loading"
-)  # the state goes with the model, as any Keras optimizer's
+@pytest.mark.filterwarnings("ignore:Skipping variable loading")
 def test_pickles(ours, how):
+    """The state goes with the model, as any Keras optimizer's."""
     optimizer = ours(0.5, use_ema=True, name="mine")
     assert how(optimizer).get_config() == optimizer.get_config()
     steps(optimizer, G[:1], variable())
@@ -159,7 +159,7 @@ def test_overwriting_while_gradients_accumulate():
     pair = [variable(), variable()]
     pair[0].overwrite_with_gradient = True
     optimizer = AdaBelief(0.125, gradient_accumulation_steps=2)
-    for g, h in zip(G, G[1:], strict=False):
+    for g, h in itertools.pairwise(G):
         optimizer.apply_gradients([(ops.convert_to_tensor(g), pair[0]), (ops.convert_to_tensor(h), pair[1])])
     np.testing.assert_array_equal(values(pair[0]), np.maximum(G[0], G[1]))
     same(pair[1], run([(G[1] + G[2]) / 2])[1])

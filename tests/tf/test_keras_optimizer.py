@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from keras_helpers import G, run, same, values
 
 import adabelief_tf._optimizer
 from adabelief_tf import AdaBelief
-from keras_helpers import G, run, same, values
 
 
 def test_example_of_the_docstring():

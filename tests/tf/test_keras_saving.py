@@ -1,7 +1,6 @@
 """States in files: what fits goes on bit for bit, what does not is never taken for a state."""
 
 import keras
-import numpy as np
 import pytest
 from keras_helpers import same
 
