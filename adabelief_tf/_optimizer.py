@@ -51,8 +51,7 @@ class AdaBelief(State, _Backend, keras.optimizers.Optimizer):
     The state of a variable is a `momentum` m, a `belief` s, with `amsgrad` a `max_belief` v, with `kahan_sum`
     a `kahan_comp`: float32 for float16, bfloat16 and float32 variables, whose arithmetic is float32 too, with
     one rounding when the variable is stored; float64 for float64. Keras keeps a `learning_rate` that is a
-    number in a variable of `keras.config.floatx()`: float64 variables take the core's steps where that holds
-    it exactly.
+    number in a variable of `keras.config.floatx()`; where there are float64 variables it is kept in float64.
 
     Args:
         learning_rate: A float >= 0, a `keras.optimizers.schedules.LearningRateSchedule`, or a function
