@@ -123,7 +123,12 @@ class TensorSteps:
             gradient: Its gradient, of its shape.
             variable: A variable that the optimizer was built with.
             learning_rate: The learning rate: a number, a tensor or a variable.
+
+        Raises:
+            ValueError: The gradient has another shape.
         """
+        gradient = self._dense(gradient, variable)
+        self._check_shape(gradient, variable)
         plan = learning_rate if isinstance(learning_rate, dict) else self._plan(learning_rate)
         index = self._get_variable_index(variable)
         m, s = self._momentums[index], self._beliefs[index]
@@ -131,7 +136,7 @@ class TensorSteps:
         dtype = m.dtype
         step = plan[dtype]
         narrowed = partial(self._narrowed, dtype=variable.dtype, step=step)
-        p, *rest = (self._tensor(x, dtype) for x in (variable, self._dense(gradient, variable), m, s, v))
+        p, *rest = (self._tensor(x, dtype) for x in (variable, gradient, m, s, v))
         delta, *state = update(  # type: ignore[misc]
             p,
             *rest,

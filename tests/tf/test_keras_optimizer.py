@@ -243,6 +243,29 @@ def test_torch_sees_the_step(only):
     same(variable, run(G[:1])[1])
 
 
+def test_torch_tensors_that_move(only):
+    """The step finds a variable where it lies now: in other memory, in another tensor, and with strides."""
+    only("torch")
+    import torch
+
+    grads = [np.stack([g, -g]) for g in G]
+    start = np.float32([[1, 2, 3], [4, 5, 6]])
+    still, moving = (keras.Variable(start) for _ in range(2))
+    a, b = AdaBelief(0.125), AdaBelief(0.125)
+    moves = [
+        lambda: None,
+        lambda: setattr(moving._value, "data", moving._value.data.clone()),
+        lambda: setattr(moving, "_value", torch.nn.Parameter(moving._value.detach().T.contiguous().T)),
+    ]
+    for g, move in zip(grads, moves, strict=True):
+        move()
+        a.apply([ops.convert_to_tensor(g)], [still])
+        b.apply([ops.convert_to_tensor(g)], [moving])
+        same(moving, still)
+    assert not moving._value.is_contiguous()
+    assert (values(still) != start).all()
+
+
 def test_torch_tensors_off_the_cpu(only, monkeypatch):
     """The path for other devices, on a CPU: the core's bits but for PyTorch's √, off by an ulp there."""
     only("torch")
