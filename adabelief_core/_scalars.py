@@ -79,9 +79,9 @@ def power_table(beta: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=256)
-def tables(betas: tuple[float, float]) -> Tables:
-    """The tables of (β1, β2), NumPy's."""
-    return Tables(power_table(betas[0]), power_table(betas[1]), switch_step(betas[1]))
+def tables(betas: tuple[float, float], threshold: float = 5.0) -> Tables:
+    """The tables of (β1, β2), NumPy's, where ρ_t at the threshold turns rectification adaptive."""
+    return Tables(power_table(betas[0]), power_table(betas[1]), switch_step(betas[1], threshold))
 
 
 def traced_power_table(
@@ -130,13 +130,14 @@ def power_and_complement(
 
 
 @lru_cache(maxsize=256)
-def switch_step(beta2: float) -> int | None:
+def switch_step(beta2: float, threshold: float = 5.0) -> int | None:
     """The first step t with ρ_t >= 5, where rectification turns adaptive, in exact arithmetic.
 
     ρ_5 lies a hair below 5 for every β2 near 1 (4.996 at 0.999), so floats cannot decide it.
 
     Args:
         beta2: β2, in [0, 1).
+        threshold: What stands for the 5 of the rule.
 
     Returns:
         The step, or None where ρ_∞ <= 5 (β2 <= 2/3): never.
@@ -151,10 +152,10 @@ def switch_step(beta2: float) -> int | None:
     """
     b = Fraction(beta2)
     limit = 2 / (1 - b) - 1
-    if limit <= 5:
+    if limit <= threshold:
         return None
     t, power = 1, b
-    while limit - 2 * t * power / (1 - power) < 5:
+    while limit - 2 * t * power / (1 - power) < threshold:
         t, power = t + 1, power * b
     return t
 
@@ -188,9 +189,9 @@ def step_scalars(
         h: `Hyperparameters`, or a framework's own under the names `betas` (read unless `betas` is given), `rectify` and
             `degenerated_to_sgd`; with `known`, betas may be float64 tensors.
         betas: (β1, β2) as float64 scalars of the framework, where only it knows them.
-        known: `tables(h.betas)` as arrays of the framework, where it takes no others. With `betas`, its place
-            alone is read.
-        xp: Namespace with `floor`, `where`, `sqrt`, `maximum` (and `stack` with `betas`).
+        known: `tables(h.betas)` as arrays of the framework, where it takes no others, or with another threshold.
+            With `betas`, its place alone is read.
+        xp: Namespace with `floor`, `where`, `sqrt` (and `maximum` and `stack` with `betas`).
         product: Guard of products that feed a sum; see `adabelief_core.update`.
         iterate: `iterate(f, x, n)`, the n terms x, f(x), f(f(x)), … stacked, for a pair x: a loop of the
             framework, which compiles sooner than the terms written out. Read with `betas` alone. None:
@@ -232,7 +233,7 @@ def step_scalars(
         # ρ_5 < 5 for every β2, however close to 1.
         adaptive = (rho >= 5.0) & (t > 5.0)
         limit = xp.maximum(limit, 5.0)
-    # Only ρ >= 5 is ever used; the clamp keeps the other branch, and its gradient, finite.
-    rho = xp.maximum(rho, 5.0)
+    # Only an adaptive step uses ρ; the 5 keeps the other branch, and its gradient, finite.
+    rho = xp.where(adaptive, rho, 5.0)
     r = xp.sqrt((rho - 4.0) * (rho - 2.0) * limit / ((limit - 4.0) * (limit - 2.0) * rho))
     return StepScalars(xp.where(adaptive, r * root_b2 / b1, warm_up), 1.0, look_ahead, adaptive)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext  # TensorFlow has no public name for it
 
 from adabelief_core import LAST_STEP, Coefficients, Hyperparameters, assemble, step_scalars
-from adabelief_tf._tensors import Step, TensorSteps, host_step
+from adabelief_tf._tensors import Step, TensorSteps
 
 
 def _compiled_by_xla() -> bool:
@@ -53,7 +54,8 @@ class Backend(TensorSteps):
 
     def _beside(self: Any, variable: Any) -> AbstractContextManager[Any]:
         """Place new variables on the devices of this one."""
-        return self._distribution_strategy.extended.colocate_vars_with(getattr(variable, "value", variable))
+        variable = variable.value if isinstance(variable, keras.Variable) else variable
+        return self._distribution_strategy.extended.colocate_vars_with(variable)
 
     @staticmethod
     def _apart(x: Any) -> Any:
@@ -68,11 +70,21 @@ class Backend(TensorSteps):
         return tf.bitcast(bits, dtype)
 
     @staticmethod
-    def _dense(gradient: Any) -> Any:
+    def _dense(gradient: Any, variable: Any) -> Any:
         """The gradient as a dense tensor; repeated indices of `tf.IndexedSlices` add up."""
         if isinstance(gradient, tf.SparseTensor):
             return tf.sparse.to_dense(gradient)
+        if isinstance(gradient, tf.IndexedSlices):
+            return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, variable.shape[0])
         return tf.convert_to_tensor(gradient)
+
+    def _received(self: Any, gradient: Any, variable: Any) -> Any:
+        """The gradient; slices stay slices, so that replicas exchange no more than them."""
+        if not isinstance(gradient, tf.IndexedSlices):
+            return self._dense(gradient, variable)
+        rows, indices = tf.convert_to_tensor(gradient.values), tf.convert_to_tensor(gradient.indices)
+        shape = np.array([variable.shape[0], *rows.shape[1:]], np.int64)
+        return tf.IndexedSlices(rows, indices, tf.constant(shape))
 
     @staticmethod
     def _fits(gradient: Any, variable: Any) -> bool:
@@ -90,7 +102,9 @@ class Backend(TensorSteps):
 
     def _step(self, h: Hyperparameters, iterations: Any, learning_rate: Any, dtype: str) -> Step:
         if tf.executing_eagerly():
-            step = host_step(h, iterations, learning_rate, dtype)
+            # Of replicas, each has its own.
+            count, rate = (x if isinstance(x, float) else tf.convert_to_tensor(x) for x in (iterations, learning_rate))
+            step = self._host_step(h, count, rate, dtype)
             *numbers, adaptive = step.coefficients
             return step._replace(coefficients=Coefficients._make([*tf.unstack(tf.constant(numbers, dtype)), adaptive]))
 
@@ -98,7 +112,9 @@ class Backend(TensorSteps):
         # Not one float32 tensor on the way: Python's numbers become float64 directly.
         t = tf.minimum(tf.cast(count, tf.float64) + 1.0, float(LAST_STEP))
         zero = -tf.cast(tf.minimum(count, 0), tf.float64)
-        scalars = step_scalars(t, h, xp=ops, product=(lambda x: x + zero) if compiled else _apart)
+        scalars = step_scalars(
+            t, h, known=self._tables(h), xp=ops, product=(lambda x: x + zero) if compiled else _apart
+        )
         rate = learning_rate if isinstance(learning_rate, float) else tf.cast(learning_rate, tf.float64)
 
         def cast(x: Any) -> Any:

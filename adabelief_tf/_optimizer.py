@@ -7,8 +7,11 @@ from importlib import import_module
 from typing import Any
 
 import keras
+import numpy as np
 
 from adabelief_core import Hyperparameters
+from adabelief_tf._state import State
+from adabelief_tf._tensors import Schedule
 
 if keras.backend.backend() not in ("tensorflow", "jax", "torch"):
     raise ImportError(
@@ -38,7 +41,7 @@ _COMPUTE_DTYPE = {"float16": "float32", "bfloat16": "float32", "float32": "float
 
 
 @keras.saving.register_keras_serializable(package="adabelief")
-class AdaBelief(_Backend, keras.optimizers.Optimizer):
+class AdaBelief(State, _Backend, keras.optimizers.Optimizer):
     """AdaBelief: steps far where the gradient is as predicted and little where it surprises.
 
     It is Adam whose second moment tracks (g - m)², the surprise of the gradient, in place of g². The
@@ -48,8 +51,7 @@ class AdaBelief(_Backend, keras.optimizers.Optimizer):
     The state of a variable is a `momentum` m, a `belief` s, with `amsgrad` a `max_belief` v, with `kahan_sum`
     a `kahan_comp`: float32 for float16, bfloat16 and float32 variables, whose arithmetic is float32 too, with
     one rounding when the variable is stored; float64 for float64. Keras keeps a `learning_rate` that is a
-    number in a variable of `keras.config.floatx()`: float64 variables take the core's steps where that holds
-    it exactly.
+    number in a variable of `keras.config.floatx()`; where there are float64 variables it is kept in float64.
 
     Args:
         learning_rate: A float >= 0, a `keras.optimizers.schedules.LearningRateSchedule`, or a function
@@ -57,7 +59,7 @@ class AdaBelief(_Backend, keras.optimizers.Optimizer):
         beta_1: Decay rate β1 of the momentum, in [0, 1).
         beta_2: Decay rate β2 of the belief, in [0, 1).
         epsilon: Added to the denominator, >= 0.
-        weight_decay: Decay rate λ, >= 0. None or 0: no decay.
+        weight_decay: Decay rate λ, >= 0, or a `LearningRateSchedule` that gives it. None or 0: no decay.
         epsilon_root: Added to the belief at every step, where it accumulates; >= 0. None: `epsilon`.
         weight_decouple: True: decay the variables (AdamW). False: add λp to the gradient (L2).
         fixed_decay: True: decoupled decay by λ in place of learning_rate·λ. Needs `weight_decouple`.
@@ -99,13 +101,15 @@ class AdaBelief(_Backend, keras.optimizers.Optimizer):
         Zhuang et al., AdaBelief Optimizer, NeurIPS 2020, https://arxiv.org/abs/2010.07468, Algorithm 2.
     """
 
+    _learning_rate: Any
+
     def __init__(
         self,
         learning_rate: Any = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-16,
-        weight_decay: float | None = None,
+        weight_decay: Any = None,
         *,
         epsilon_root: float | None = None,
         weight_decouple: bool = True,
@@ -154,15 +158,20 @@ class AdaBelief(_Backend, keras.optimizers.Optimizer):
         self.maximize = maximize
         self.kahan_sum = kahan_sum
         self._hyperparameters(0.0 if callable(learning_rate) else learning_rate)
+        self._given_rate = learning_rate
 
     def _hyperparameters(self, learning_rate: float = 0.0) -> Hyperparameters:
-        """The attributes as they stand now: Keras lets them be assigned to."""
+        """The attributes as they stand now: Keras lets them be assigned to.
+
+        A weight decay on a schedule is 1 here, for decay there is; its value comes with the step.
+        """
+        decay = 1.0 if isinstance(self.weight_decay, Schedule) else self.weight_decay
         return Hyperparameters(
             lr=learning_rate,
             betas=(self.beta_1, self.beta_2),
             eps=self.epsilon,
             eps_root=self.epsilon_root,
-            weight_decay=0.0 if self.weight_decay is None else self.weight_decay,
+            weight_decay=0.0 if decay is None else decay,
             **{name: getattr(self, name) for name in _SWITCHES},
             spelling=_SPELLING,
         )
@@ -184,6 +193,8 @@ class AdaBelief(_Backend, keras.optimizers.Optimizer):
                 raise TypeError(
                     f"Invalid variable {_name(variable)!r}: dtype {dtype} (expected {', '.join(_COMPUTE_DTYPE)})"
                 )
+        if any(keras.backend.standardize_dtype(variable.dtype) == "float64" for variable in variables):
+            self._widen_learning_rate()
         super().build(variables)
         self._momentums = [self._state(variable, "momentum") for variable in variables]
         self._beliefs = [self._state(variable, "belief") for variable in variables]
@@ -191,6 +202,28 @@ class AdaBelief(_Backend, keras.optimizers.Optimizer):
             self._max_beliefs = [self._state(variable, "max_belief") for variable in variables]
         if self.kahan_sum:
             self._kahan_comps = [self._state(variable, "kahan_comp") for variable in variables]
+
+    def _widen_learning_rate(self) -> None:
+        """Keep a learning rate that is a number in float64: Keras rounds it to `floatx`."""
+        old = self._learning_rate
+        if not isinstance(old, keras.Variable) or old.dtype == "float64":
+            return
+        value, rounded = (
+            float(keras.ops.convert_to_numpy(x)) for x in (old.value, keras.ops.cast(self._given_rate, old.dtype))
+        )
+        if value == rounded:  # as it was given, and not assigned to
+            value = self._given_rate
+        with keras.name_scope(self.name, caller=self):
+            self._learning_rate = keras.Variable(
+                np.float64(value), name="learning_rate", dtype="float64", trainable=False, aggregation=old.aggregation
+            )
+        self._untrack_variable(old)
+
+    def add_variable_from_reference(self, reference_variable: Any, name: Any = None, initializer: Any = "zeros") -> Any:
+        """Add a variable like one of the model's, as Keras has it; but gradients accumulate in the compute dtype."""
+        if name == "gradient_accumulator" and not self._overwrite_variable_with_gradient(reference_variable):
+            return self._state(reference_variable, name)
+        return super().add_variable_from_reference(reference_variable, name=name, initializer=initializer)
 
     def _state(self, variable: Any, name: str) -> Any:
         """A state variable of the compute dtype; None for one that Keras overwrites with its gradient."""
@@ -224,43 +257,60 @@ class AdaBelief(_Backend, keras.optimizers.Optimizer):
         for i, (gradient, variable) in enumerate(zip(grads, variables, strict=False)):
             if gradient is None:
                 continue
-            grads[i] = self._dense(gradient)
-            # No assignment expression: AutoGraph warns that it cannot transform one.
-            dtype = keras.backend.standardize_dtype(grads[i].dtype)
-            if "complex" in dtype:
+            grads[i] = self._prepared(gradient, variable)
+            if self._is_complex(grads[i]):
+                dtype = keras.backend.standardize_dtype(grads[i].dtype)
                 raise ValueError(f"Invalid gradient of {_name(variable)!r}: dtype {dtype} (expected real numbers)")
-            if not self._fits(grads[i], variable):
-                raise ValueError(
-                    f"Invalid gradient of {_name(variable)!r}: shape {tuple(grads[i].shape)} "
-                    f"(expected {tuple(variable.shape)}, as the variable)"
-                )
+            self._check_shape(grads[i], variable)
         super().apply(grads, None if trainable_variables is None else variables)
+
+    def _check_shape(self, gradient: Any, variable: Any) -> None:
+        if not self._fits(gradient, variable):
+            raise ValueError(
+                f"Invalid gradient of {_name(variable)!r}: shape {tuple(gradient.shape)} "
+                f"(expected {tuple(variable.shape)}, as the variable)"
+            )
+
+    def _prepared(self, gradient: Any, variable: Any) -> Any:
+        """The gradient as Keras' base class takes it.
+
+        Half precision overflows in the square of a norm and in a sum of gradients: those are taken in float32.
+        """
+        early = (self.clipnorm, self.clipvalue, self.global_clipnorm, self.loss_scale_factor)
+        if not self.gradient_accumulation_steps and all(option is None for option in early):
+            return self._received(gradient, variable)
+        gradient = self._dense(gradient, variable)
+        dtype = keras.backend.standardize_dtype(gradient.dtype)
+        if dtype in ("float16", "bfloat16") and not self._overwrite_variable_with_gradient(variable):
+            return keras.ops.cast(gradient, "float32")
+        return gradient
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
         """Nothing: the rule decays the variables, in its lines 2, 9 and 10."""
 
-    def load_own_variables(self, store: Mapping[str, Any]) -> None:
-        """Take over a saved state, or nothing of it.
-
-        Args:
-            store: What `save_own_variables` filled. A state of another number of variables is left
-                aside with Keras' warning.
-
-        Raises:
-            ValueError: A saved variable has another shape than this optimizer's. Nothing has changed.
-        """
-        for i, variable in enumerate(self.variables):
-            if len(store.keys()) == len(self.variables) and tuple(store[str(i)].shape) != tuple(variable.shape):
-                raise ValueError(
-                    f"Invalid state of optimizer {self.name!r}: {variable.path!r} was saved with shape "
-                    f"{tuple(store[str(i)].shape)} (expected {tuple(variable.shape)})"
-                )
-        super().load_own_variables(store)
-
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an optimizer like this one, for `from_config`."""
         names = ("beta_1", "beta_2", "epsilon", "epsilon_root", *_SWITCHES)
-        return super().get_config() | {name: getattr(self, name) for name in names}
+        config = super().get_config() | {name: getattr(self, name) for name in names}
+        if isinstance(self.weight_decay, Schedule):
+            config["weight_decay"] = keras.saving.serialize_keras_object(self.weight_decay)
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
+        """The optimizer of a `get_config`.
+
+        Args:
+            config: Arguments; schedules as Keras serializes them.
+            custom_objects: Names in `config` to classes that are not registered with Keras.
+        """
+        config = {
+            name: keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
+            if name in ("learning_rate", "weight_decay") and isinstance(value, dict)
+            else value
+            for name, value in config.items()
+        }
+        return cls(**config)
 
 
 def _name(variable: Any) -> str:

@@ -6,9 +6,24 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
+import keras
+import numpy as np
 from keras import ops
 
-from adabelief_core import Coefficients, Hyperparameters, Variant, coefficients, compensated, update
+from adabelief_core import (
+    LAST_STEP,
+    Coefficients,
+    Hyperparameters,
+    Tables,
+    Variant,
+    assemble,
+    compensated,
+    step_scalars,
+    tables,
+    update,
+)
+
+Schedule: Any = keras.optimizers.schedules.LearningRateSchedule
 
 
 class Step(NamedTuple):
@@ -22,11 +37,6 @@ class Step(NamedTuple):
     """A True whose value XLA cannot know: it makes s too dear to compute twice, with a √ that never runs."""
 
 
-def host_step(h: Hyperparameters, iterations: Any, learning_rate: Any, dtype: str) -> Step:
-    """The step whose number the host knows, in eager execution."""
-    return Step(coefficients(h, int(iterations) + 1, dtype, float(learning_rate)), h.variant)
-
-
 class TensorSteps:
     """Mixin of `AdaBelief`: `update_step` in tensor operations; a subclass per backend gives `_step`."""
 
@@ -37,9 +47,22 @@ class TensorSteps:
         """A variable or tensor as the rule takes it."""
         return ops.cast(x, dtype)
 
+    @staticmethod
+    def _rounded(x: Any, dtype: str) -> Any:
+        """A number of the step as the rule takes it."""
+        return ops.cast(ops.convert_to_tensor(x), dtype)
+
     def _beside(self, variable: Any) -> AbstractContextManager[Any]:
         """Where new state of a variable is placed."""
         return nullcontext()
+
+    def _received(self: Any, gradient: Any, variable: Any) -> Any:
+        """The gradient, as far as it must be known before a step."""
+        return self._dense(gradient, variable)
+
+    @staticmethod
+    def _is_complex(gradient: Any) -> bool:
+        return "complex" in keras.backend.standardize_dtype(gradient.dtype)
 
     @staticmethod
     def _fits(gradient: Any, variable: Any) -> bool:
@@ -62,6 +85,16 @@ class TensorSteps:
     def _step(self, h: Hyperparameters, iterations: Any, learning_rate: Any, dtype: str) -> Step:
         raise NotImplementedError
 
+    def _host_step(self, h: Hyperparameters, iterations: Any, learning_rate: Any, dtype: str) -> Step:
+        """The step whose number the host knows, in eager execution."""
+        t = np.float64(min(int(iterations) + 1, LAST_STEP))
+        scalars = step_scalars(t, h, known=self._tables(h))
+        return Step(assemble(h, scalars, float(learning_rate), dtype, np.dtype(dtype).type), h.variant)
+
+    def _tables(self, h: Hyperparameters) -> Tables:
+        """What `step_scalars` walks with."""
+        return tables(h.betas)
+
     def _plan(self: Any, learning_rate: Any) -> dict[str, Step]:
         """Compute dtype to step."""
         h, iterations = self._hyperparameters(), self.iterations
@@ -69,7 +102,13 @@ class TensorSteps:
             if getattr(self, option) and not hasattr(self, state):
                 raise ValueError(f"Invalid {option}: True (the optimizer was built without it)")
         dtypes = sorted({m.dtype for m in self._momentums if m is not None})
-        return {dtype: self._step(h, iterations, learning_rate, dtype) for dtype in dtypes}
+        plan = {dtype: self._step(h, iterations, learning_rate, dtype) for dtype in dtypes}
+        if isinstance(self.weight_decay, Schedule):
+            decay = self.weight_decay(self._iterations)
+            for dtype, step in plan.items():
+                c = step.coefficients._replace(weight_decay=self._rounded(decay, dtype))
+                plan[dtype] = step._replace(coefficients=c)
+        return plan
 
     def _backend_update_step(self: Any, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
         # The plan takes the learning rate's place, so that it reaches `update_step` by every way that
@@ -84,7 +123,12 @@ class TensorSteps:
             gradient: Its gradient, of its shape.
             variable: A variable that the optimizer was built with.
             learning_rate: The learning rate: a number, a tensor or a variable.
+
+        Raises:
+            ValueError: The gradient has another shape.
         """
+        gradient = self._dense(gradient, variable)
+        self._check_shape(gradient, variable)
         plan = learning_rate if isinstance(learning_rate, dict) else self._plan(learning_rate)
         index = self._get_variable_index(variable)
         m, s = self._momentums[index], self._beliefs[index]

@@ -78,6 +78,13 @@ def test_gradients_of_another_shape(pair):
     refuses(*pair, [ops.ones(3), ops.ones(3)], message)
 
 
+def test_update_step_broadcasts_no_gradient(pair):
+    optimizer, (variable, _) = pair
+    with pytest.raises(ValueError, match=r"Invalid gradient of 'a': shape \(1,\) \(expected \(3,\)"):
+        optimizer.update_step(ops.ones(1), variable, 0.1)
+    np.testing.assert_array_equal(variable.numpy(), np.ones(3))
+
+
 def test_another_number_of_gradients(pair):
     refuses(*pair, [ops.ones(3)], "Invalid grads: 1 gradients for 2 variables")
 

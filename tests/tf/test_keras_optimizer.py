@@ -6,28 +6,10 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from keras_helpers import G, run, same, values
 
 import adabelief_tf._optimizer
 from adabelief_tf import AdaBelief
-
-G = [np.float32([0.5, -2.0, 3.0]), np.float32([1.5, 0.25, -1.0]), np.float32([-0.5, 4.0, 0.125])]
-
-
-def run(grads, *, start=(1.0, 2.0, 3.0), dtype="float32", constraint=None, **options):
-    variable = keras.Variable(np.float32(start), dtype=dtype, name="w")
-    variable.constraint = constraint
-    optimizer = AdaBelief(0.125, **options)
-    for g in grads:
-        optimizer.apply([ops.convert_to_tensor(g, dtype)], [variable])
-    return optimizer, variable
-
-
-def values(variable):
-    return ops.convert_to_numpy(ops.cast(variable.value, "float32"))
-
-
-def same(a, b):
-    np.testing.assert_array_equal(values(a), values(b))
 
 
 def test_example_of_the_docstring():
@@ -259,6 +241,29 @@ def test_torch_sees_the_step(only):
     AdaBelief(0.125).apply([ops.convert_to_tensor(G[0]).to_sparse()], [variable])
     assert variable.value._version > version
     same(variable, run(G[:1])[1])
+
+
+def test_torch_tensors_that_move(only):
+    """The step finds a variable where it lies now: in other memory, in another tensor, and with strides."""
+    only("torch")
+    import torch
+
+    grads = [np.stack([g, -g]) for g in G]
+    start = np.float32([[1, 2, 3], [4, 5, 6]])
+    still, moving = (keras.Variable(start) for _ in range(2))
+    a, b = AdaBelief(0.125), AdaBelief(0.125)
+    moves = [
+        lambda: None,
+        lambda: setattr(moving._value, "data", moving._value.data.clone()),
+        lambda: setattr(moving, "_value", torch.nn.Parameter(moving._value.detach().T.contiguous().T)),
+    ]
+    for g, move in zip(grads, moves, strict=True):
+        move()
+        a.apply([ops.convert_to_tensor(g)], [still])
+        b.apply([ops.convert_to_tensor(g)], [moving])
+        same(moving, still)
+    assert not moving._value.is_contiguous()
+    assert (values(still) != start).all()
 
 
 def test_torch_tensors_off_the_cpu(only, monkeypatch):
