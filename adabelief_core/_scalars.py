@@ -212,10 +212,13 @@ def step_scalars(
     if known is None:
         known = tables(h.betas)
     if powers is None:
-        pair = known[:2]
+        table1, table2 = known[:2]
         if betas is not None:
-            pair = tuple(traced_power_table(beta, xp, product, iterate) for beta in betas)
-        powers = tuple(power_and_complement(t, table, xp, product, known.place) for table in pair)
+            table1, table2 = (traced_power_table(beta, xp, product, iterate) for beta in betas)
+        powers = (
+            power_and_complement(t, table1, xp, product, known.place),
+            power_and_complement(t, table2, xp, product, known.place),
+        )
     (_, b1), (power2, b2) = powers
     # 1 - β1^(t+1), without a second walk over the bits.
     b1_next = (1.0 - beta1) + product(beta1 * b1)

@@ -43,7 +43,5 @@ def _digits(betas: tuple[float, float]) -> np.ndarray:
     bits = (np.arange(16)[:, None] >> _SHIFTS) & 1
     steps = (bits @ (2.0 ** (_PLACES + 8 * _SHIFTS[:, None]))).T.ravel()
     table = tables(betas)
-    columns = ([x[:, None] for x in row] for row in table[:2])
-    return np.array(
-        [power_and_complement(steps, row, np, plain_product, table.place[:, None]) for row in columns]
-    ).T
+    columns = ((row[0][:, None], row[1][:, None]) for row in table[:2])
+    return np.array([power_and_complement(steps, row, np, plain_product, table.place[:, None]) for row in columns]).T
