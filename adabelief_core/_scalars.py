@@ -19,8 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from adabelief_core._hyperparameters import Hyperparameters
-
 LAST_STEP = 2**31 - 1
 """Where step counts saturate, as `optax.safe_increment` has it."""
 
@@ -163,7 +161,7 @@ def switch_step(beta2: float) -> int | None:
 
 def step_scalars(
     t: Any,
-    h: Hyperparameters,
+    h: Any,
     *,
     betas: tuple[Any, Any] | None = None,
     known: Tables | None = None,
@@ -188,7 +186,8 @@ def step_scalars(
     Args:
         t: Step, counted from 1: a float64 scalar of the framework. With `known` arrays of shape (32, 1) and a
             place of (33, 1), also many steps at once, shape (n,).
-        h: Hyperparameters; `h.betas` are read unless `betas` is given.
+        h: `Hyperparameters`, or a framework's own under the names `betas` (read unless `betas` is given), `rectify` and
+            `degenerated_to_sgd`; with `known`, betas may be float64 tensors.
         betas: (β1, β2) as float64 scalars of the framework, where only it knows them.
         known: `tables(h.betas)` as arrays of the framework, where it takes no others. With `betas`, its place
             alone is read.

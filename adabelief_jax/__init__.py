@@ -5,7 +5,8 @@ alone, for chains of your own. Both take the core's steps, under `jit` as withou
 """
 
 from adabelief_jax._adabelief import adabelief
+from adabelief_jax._portable import restore, snapshot
 from adabelief_jax._scale_by_belief import scale_by_belief
 from adabelief_jax._state import ScaleByBeliefState
 
-__all__ = ["ScaleByBeliefState", "adabelief", "scale_by_belief"]
+__all__ = ["ScaleByBeliefState", "adabelief", "restore", "scale_by_belief", "snapshot"]

@@ -13,12 +13,14 @@ import numpy as np
 import optax
 
 from adabelief_core.parity import Mode, Problem, State
+from adabelief_core.portable import Snapshot
 from adabelief_jax._adabelief import adabelief
+from adabelief_jax._portable import restore, snapshot
 
 
 class _Run:
     def __init__(self, problem: Problem, device: jax.Device, compiled: bool) -> None:
-        h = problem.h
+        h = self._h = problem.h
         optimizer = adabelief(
             h.lr,
             *h.betas,
@@ -55,6 +57,13 @@ class _Run:
         belief = self._state[0]
         trees = (self._params, belief.mu, belief.nu, belief.nu_max, belief.kahan_comp)
         return State(*(tree and {name: np.asarray(x) for name, x in tree.items()} for tree in trees))
+
+    def snapshot(self) -> Snapshot:
+        return snapshot(self._state, self._params, hyperparameters=self._h)
+
+    def restore(self, taken: Snapshot) -> None:
+        with self._context():
+            self._state, self._params = restore(self._state, self._params, taken)
 
     def _context(self) -> AbstractContextManager[Any]:
         return jax.enable_x64(True) if self._wide else nullcontext()

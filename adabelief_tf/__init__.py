@@ -6,5 +6,6 @@ each backend; only the active one is imported.
 """
 
 from adabelief_tf._optimizer import AdaBelief
+from adabelief_tf._portable import restore, snapshot
 
-__all__ = ["AdaBelief"]
+__all__ = ["AdaBelief", "restore", "snapshot"]

@@ -11,7 +11,9 @@ import numpy as np
 from keras import ops
 
 from adabelief_core.parity import DTYPES, Mode, Problem, State
+from adabelief_core.portable import Snapshot
 from adabelief_tf._optimizer import AdaBelief
+from adabelief_tf._portable import restore, snapshot
 
 Apply = Callable[[list[Any]], None]
 
@@ -63,6 +65,14 @@ class _Run:
             arrays(optimizer._max_beliefs) if optimizer.amsgrad else None,
             arrays(optimizer._kahan_comps) if optimizer.kahan_sum else None,
         )
+
+    def snapshot(self) -> Snapshot:
+        with self._precision():
+            return snapshot(self._optimizer, self._variables)
+
+    def restore(self, taken: Snapshot) -> None:
+        with self._precision():
+            restore(self._optimizer, self._variables, taken)
 
 
 def _eager(optimizer: AdaBelief) -> Apply:

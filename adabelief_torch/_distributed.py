@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -44,3 +45,12 @@ def spread(x: Tensor, p: Tensor) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(x, p.device_mesh, p.placements, src_data_rank=None)
+
+
+def is_rehearsal(group: Mapping[str, Any]) -> bool:
+    """Whether a first step is that by which torch.distributed.checkpoint makes an optimizer begin its state.
+
+    It takes one with gradients and a learning rate of 0, and trusts that the parameters stay.
+    """
+    grads = (p.grad for p in group["params"] if p.grad is not None)
+    return bool(group["lr"] == 0) and not any(bool(local(g).any()) for g in grads)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from adabelief_core import Coefficients, Hyperparameters, Job, coefficients, default_kernel, update_inplace
-from adabelief_torch._distributed import local
-from adabelief_torch._memory import MOMENTS, as_array, as_reals_tensor, is_plain
+from adabelief_torch._memory import MOMENTS, Table, as_array, as_reals_tensor
 from adabelief_torch._options import read
 from adabelief_torch._plan import Batch, Task
 from adabelief_torch._scalars import tensor_coefficients
@@ -69,7 +68,13 @@ def _run_memory(batch: Batch, scale: float | None) -> None:
             _, g, _, place = task
             (tables[place.dtype, g.dtype] if place.is_beside(g) else odd).append(task)
         for (dtype, g_dtype), tasks in tables.items():
-            _run_table(tasks, dtype, g_dtype, find, scale)
+            key = batch.number, dtype, g_dtype
+            places = [task.place for task in tasks]
+            table = batch.tables.get(key)
+            if table is None or table.places != places:
+                table = batch.tables[key] = Table.of(places)
+            table.addresses[1] = [task.g.data_ptr() for task in tasks]
+            _run_table(table, dtype, g_dtype, find, scale)
     jobs = []
     for task in odd:
         arrays = task.place.arrays()
@@ -81,26 +86,23 @@ def _run_memory(batch: Batch, scale: float | None) -> None:
     update_inplace(jobs, threads=torch.get_num_threads())
     _count(odd)
     # Autograd has not seen another write.
-    torch.autograd.graph.increment_version([local(task.p) for task in batch.tasks])
+    torch.autograd.graph.increment_version([task.place.p for task in batch.tasks])
     _mark_wrappers(batch)
 
 
 def _run_table(
-    tasks: list[Task], dtype: torch.dtype, g_dtype: torch.dtype, find: _Coefficients, scale: float | None
+    table: Table, dtype: torch.dtype, g_dtype: torch.dtype, find: _Coefficients, scale: float | None
 ) -> None:
     from adabelief_core.memory import Layout, count_steps, update_memory
 
-    p, *others, step = np.array([task.place.addresses for task in tasks], np.int64).T
-    addresses = np.stack([p, np.array([task.g.data_ptr() for task in tasks], np.int64), *others])
-    sizes = np.array([task.place.size * (2 if dtype.is_complex else 1) for task in tasks], np.int64)
     compute = "float64" if _NAMES[dtype] == "float64" else "float32"
     layout = Layout(_NAMES[dtype], _NAMES[g_dtype], compute)
-    steps = count_steps(np.ascontiguousarray(step))
-    for t in np.unique(steps):
+    steps = count_steps(table.steps)
+    for t in set(steps.tolist()):
         at = steps == t
         update_memory(
-            addresses[:, at],
-            sizes[at],
+            table.addresses[:, at],
+            table.sizes[at],
             layout,
             find(int(t), np.dtype(compute)),
             find.h.variant,
@@ -193,7 +195,7 @@ def _gradient(task: Task, scale: float | None) -> Tensor:
 
 def _mark_wrappers(batch: Batch) -> None:
     """Tell autograd of what was written into a distributed tensor's local part, which has a version of its own."""
-    torch.autograd.graph.increment_version([task.p for task in batch.tasks if not is_plain(task.p)])
+    torch.autograd.graph.increment_version([task.p for task in batch.tasks if task.place.p is not task.p])
 
 
 def _count(tasks: Sequence[Task]) -> None:

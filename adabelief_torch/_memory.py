@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -74,6 +73,7 @@ class Place:
         "_at",
         "_contiguous",
         "_held",
+        "_ids",
         "_on_cpu",
         "_pointers",
         "_reals",
@@ -81,6 +81,7 @@ class Place:
         "_values",
         "addresses",
         "dtype",
+        "p",
         "paths",
         "route",
         "size",
@@ -88,17 +89,18 @@ class Place:
     )
 
     def __init__(self, p: Tensor, state: Mapping[str, Tensor], route: Any, paths: tuple[object, ...]) -> None:
-        self.state, self.route, self.paths = state, route, paths
+        self.p, self.state, self.route, self.paths = p, state, route, paths
         self.dtype, self.size = p.dtype, p.numel()
         self._on_cpu, self._contiguous = p.is_cpu, p.is_contiguous()
         tensors = [p, state["step"], *(state[key] for key in MOMENTS if key in state)]
-        self._values = list(state.values())
+        self._values = list(state.values())  # and with them, what their ids stand for
+        self._ids = [*map(id, self._values)]
         self._pointers = [x.data_ptr for x in tensors]
         self._at = [x.data_ptr() for x in tensors] if all(map(is_plain, tensors)) else []
         m = state["exp_avg"]
         columns = [p, *(state.get(key, m) for key in MOMENTS), state["step"]]
         self.addresses = [x.data_ptr() for x in columns] if self._at else []
-        """Of p, m, s, v, k and the step; m's stands where there is no v or k."""
+        """Of p, m, s, v, k and the step; m's stands where there is no v or k. Empty: they are held elsewhere."""
         # Tensors of its own keep the memory alive, so that no other can come to lie at its address.
         self._held = [x.detach() for x in tensors]
         alike = all(x.stride() == p.stride() for x in tensors[2:]) and is_dense(p)
@@ -112,8 +114,7 @@ class Place:
             p.dtype is self.dtype
             and p.numel() == self.size
             and p.is_contiguous() is self._contiguous
-            and len(state) == len(self._values)
-            and all(map(is_, state.values(), self._values))
+            and [*map(id, state.values())] == self._ids
             and [pointer() for pointer in self._pointers] == self._at
         )
 
@@ -146,3 +147,32 @@ class Place:
             moments = {key: as_array(self.state[key]) for key in MOMENTS if key in self.state}
             self._arrays = {"p": as_array(self._held[0]), **moments}
         return self._arrays
+
+
+class Table(NamedTuple):
+    """Places that one call of the kernel works on, while they are the same."""
+
+    places: list[Place]
+    addresses: np.ndarray
+    """Of p, g, m, s, v and k, int64, shape (6, n); those of g are each step's own."""
+    steps: np.ndarray
+    """Of the step counts, int64, shape (n,)."""
+    sizes: np.ndarray
+    """Real numbers of each, int64, shape (n,)."""
+
+    @classmethod
+    def of(cls, places: list[Place]) -> Table:
+        p, *others, step = np.array([place.addresses for place in places], np.int64).T
+        sizes = [place.size * (2 if place.dtype.is_complex else 1) for place in places]
+        return cls(places, np.stack([p, p, *others]), np.ascontiguousarray(step), np.array(sizes, np.int64))
+
+
+class Places(dict[int, Place]):
+    """An optimizer's, by the parameters' ids: a tensor's hash costs more, and a place keeps its parameter alive.
+
+    `tables` are those of a group, by its index, and of dtypes of parameter and gradient.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: dict[tuple[int, torch.dtype, torch.dtype], Table] = {}

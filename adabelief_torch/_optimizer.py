@@ -12,7 +12,7 @@ from torch.optim.optimizer import Optimizer, ParamsT, _use_grad_for_differentiab
 
 from adabelief_torch._execute import run
 from adabelief_torch._load import sealed, unseal
-from adabelief_torch._memory import Place
+from adabelief_torch._memory import Places
 from adabelief_torch._options import check_betas, completed, read
 from adabelief_torch._plan import check_group, plan
 from adabelief_torch._traced import run_traced
@@ -123,7 +123,7 @@ class AdaBelief(Optimizer):
         }
         read(defaults, host=True)
         check_betas(betas)
-        self._places: dict[Tensor, Place] = {}
+        self._places = Places()
         super().__init__(params, defaults)
 
     @property
@@ -137,7 +137,7 @@ class AdaBelief(Optimizer):
         for group in self.param_groups:
             group.update(completed(group))
         unseal(self.state)
-        self._places = {}
+        self._places = Places()
 
     @_disable_dynamo
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -230,7 +230,7 @@ class AdaBelief(Optimizer):
         steps: list[Tensor],
     ) -> None:
         """Check a group, begin its state and list its tensors: `torch.compile` runs this once, outside the graph."""
-        for batch in plan([group], self.state, {}):
+        for batch in plan([group], self.state, Places()):
             for task in batch.tasks:
                 params.append(task.p)
                 grads.append(task.p.grad)

@@ -7,32 +7,15 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import torch
-from torch import Tensor
 
 from adabelief_core import default_kernel
 from adabelief_core.parity import Mode, Problem, State
+from adabelief_core.portable import Snapshot
 from adabelief_torch._memory import MOMENTS
 from adabelief_torch._optimizer import AdaBelief
-
-
-def to_tensor(x: np.ndarray, device: str = "cpu") -> Tensor:
-    """A tensor of its own memory, with the strides of x."""
-    if x.dtype == ml_dtypes.bfloat16:
-        return to_tensor(x.view(np.uint16), device).view(torch.bfloat16)
-    source = torch.from_numpy(x.copy())
-    strides = [stride // x.itemsize for stride in x.strides]
-    return torch.empty_strided(x.shape, strides, dtype=source.dtype, device=device).copy_(source)
-
-
-def to_array(x: Tensor) -> np.ndarray:
-    """A copy as a NumPy array."""
-    x = x.detach().cpu()
-    if x.dtype is torch.bfloat16:
-        return x.view(torch.uint16).numpy().view(ml_dtypes.bfloat16).copy()
-    return x.numpy().copy()
+from adabelief_torch._portable import restore, snapshot, to_array, to_tensor
 
 
 class _Run:
@@ -61,6 +44,12 @@ class _Run:
             {name: to_array(state[p][key]) for name, p in self._params.items() if key in state[p]} for key in MOMENTS
         )
         return State({name: to_array(p) for name, p in self._params.items()}, m, s, v or None, k or None)
+
+    def snapshot(self) -> Snapshot:
+        return snapshot(self._optimizer, self._params.items())
+
+    def restore(self, taken: Snapshot) -> None:
+        restore(self._optimizer, self._params.items(), taken)
 
 
 class TorchAdapter:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from adabelief_core import default_kernel
-from adabelief_torch._distributed import beside, described, layout, local
-from adabelief_torch._memory import MOMENTS, Place, has_memory, is_plain, overlaps
+from adabelief_torch._distributed import beside, described, is_rehearsal, layout, local
+from adabelief_torch._memory import MOMENTS, Place, Places, Table, has_memory, is_plain, overlaps
 from adabelief_torch._options import Options, read
 
 COMPUTE_DTYPE = {
@@ -46,9 +46,13 @@ class Batch(NamedTuple):
     options: Options
     route: Route
     tasks: list[Task]
+    number: int
+    """The group's."""
+    tables: MutableMapping[tuple[int, torch.dtype, torch.dtype], Table]
+    """Those of the steps before."""
 
 
-def plan(groups: list[dict[str, Any]], state: Mapping[Tensor, Any], places: dict[Tensor, Place]) -> list[Batch]:
+def plan(groups: list[dict[str, Any]], state: Mapping[Tensor, Any], places: Places) -> list[Batch]:
     """What a step works on: every parameter with a gradient. State begins at zero.
 
     Args:
@@ -63,7 +67,9 @@ def plan(groups: list[dict[str, Any]], state: Mapping[Tensor, Any], places: dict
     """
     batches: dict[tuple[int, Route], Batch] = {}
     found = []
-    for index, group in enumerate(groups):
+    for index, given in enumerate(groups):
+        rehearsal = given["fixed_decay"] and not state and is_rehearsal(given)
+        group = {**given, "weight_decay": 0.0} if rehearsal else given
         options = read(group)
         paths = options.paths
         wanted = {key for key, flag in zip(MOMENTS[2:], (options.h.amsgrad, options.h.kahan_sum), strict=True) if flag}
@@ -73,14 +79,14 @@ def plan(groups: list[dict[str, Any]], state: Mapping[Tensor, Any], places: dict
                 continue
             # Not state[p]: the lookup alone would begin an entry.
             known = state.get(p)
-            place = places.get(p)
+            place = places.get(id(p))
             # What autograd records is looked at anew: a step count may have come to require a gradient.
             if place is not None and not (known and place.holds(p, known) and not options.differentiable):
                 place = None
             if place is not None and known and place.paths == paths and place.takes(g) and wanted <= known.keys():
                 key = index, place.route
                 if key not in batches:
-                    batches[key] = _batch(group, options, place.route)
+                    batches[key] = _batch(group, options, place.route, index, places)
                 batches[key].tasks.append(Task(p, g, known, place))
                 continue
             try:
@@ -93,18 +99,18 @@ def plan(groups: list[dict[str, Any]], state: Mapping[Tensor, Any], places: dict
                 raise type(error)(f"{label(group, index, position)}: {error}") from None
             key = index, route
             if key not in batches:
-                batches[key] = _batch(group, options, route)
+                batches[key] = _batch(group, options, route, index, places)
             found.append((batches[key], p, g))
     for batch, p, g in found:
         batch.tasks.append(_task(state, places, batch.options, batch.route, p, g))
     return list(batches.values())
 
 
-def _batch(group: Mapping[str, Any], options: Options, route: Route) -> Batch:
+def _batch(group: Mapping[str, Any], options: Options, route: Route, index: int, places: Places) -> Batch:
     if route == "memory" and options.numbers is not options.h:
         # The host carries this step out: it needs the numbers, and waits for no device.
         options = read(group, host=True)
-    return Batch(group, options, route, [])
+    return Batch(group, options, route, [], index, places.tables)
 
 
 def check_group(group: Mapping[str, Any], index: int) -> None:
@@ -227,7 +233,7 @@ def _check_state(p: Tensor, state: Mapping[str, Tensor] | None, options: Options
         raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
 
 
-def _task(state: Any, places: dict[Tensor, Place], options: Options, route: Route, p: Tensor, g: Tensor) -> Task:
+def _task(state: Any, places: Places, options: Options, route: Route, p: Tensor, g: Tensor) -> Task:
     known = state[p]
     # What begins in inference mode could not be written outside of it.
     with torch.inference_mode(False):
@@ -243,7 +249,7 @@ def _task(state: Any, places: dict[Tensor, Place], options: Options, route: Rout
     if step.device != device or step.dtype is not torch.float32:
         known["step"] = step.to(device, torch.float32)
     if is_plain(p) and (p.is_cpu or p.is_cuda):
-        place = places[p] = Place(p, known, route, options.paths)
+        place = places[id(p)] = Place(p, known, route, options.paths)
     else:
         # What is held elsewhere has no address to be known again by.
         place = Place(local(p), {key: local(x) for key, x in known.items()}, route, options.paths)

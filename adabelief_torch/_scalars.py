@@ -5,17 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from adabelief_core import Coefficients, Tables, assemble, plain_product, step_scalars, tables
-from adabelief_torch._options import Options
+from adabelief_torch._options import Numbers, Options
 from adabelief_torch._tensors import Namespace
 
 _NAMES = {torch.float32: "float32", torch.float64: "float64"}
+
+
+class _Traced(NamedTuple):
+    """What `step_scalars` reads of hyperparameters, with betas that a graph takes as data."""
+
+    betas: tuple[Tensor, Tensor]
+    rectify: bool
+    degenerated_to_sgd: bool
 
 
 def tensor_coefficients(
@@ -38,14 +46,19 @@ def tensor_coefficients(
     # A -0.0 that the compiler cannot know to be one: it contracts a guarded product with it, and rounds the same.
     zero = -torch.clamp_max(t[0], 0.0)
     narrow = zero.to(device, dtype)
-    numbers, known = options.numbers, _known(options.h.betas, t.device)
+    h: Any = options.h
+    numbers, known = options.numbers, _known(h.betas, t.device)
     betas = None
     if any(isinstance(beta, Tensor) for beta in numbers.betas):
         betas = tuple(torch.as_tensor(beta, dtype=t.dtype, device=t.device).reshape(1) for beta in numbers.betas)
         numbers = numbers._replace(betas=betas)
+    elif torch.compiler.is_compiling():
+        # The compiler computes with changing numbers in another order than with tensors.
+        h = _Traced((known.beta1[0][0], known.beta2[0][0]), h.rectify, h.degenerated_to_sgd)
+        numbers = Numbers(numbers.lr, h.betas, numbers.eps, numbers.eps_root, numbers.weight_decay, numbers.variant)
     scalars = step_scalars(
         t,
-        options.h,
+        h,
         betas=betas,
         known=known,
         xp=Namespace,
@@ -66,7 +79,8 @@ def _caster(device: torch.device, dtype: torch.dtype) -> Callable[[Any], Any]:
 def _known(betas: tuple[float, float], device: torch.device) -> Tables:
     if not torch.compiler.is_compiling():
         return _tables(betas, device)
-    x = _packed(*betas, device)
+    # Not the numbers, of which the compiler would make constants, and a graph each.
+    x = _packed(torch.stack([torch.full((), beta, dtype=torch.float64) for beta in betas]), device)
     return Tables((x[:32], x[32:64]), (x[64:96], x[96:128]), x[128], x[129:])
 
 
@@ -80,13 +94,13 @@ def _tables(betas: tuple[float, float], device: torch.device) -> Tables:
 
 
 @torch.library.custom_op("adabelief::tables", mutates_args=())
-def _packed(beta1: float, beta2: float, device: torch.device) -> Tensor:
+def _packed(betas: Tensor, device: torch.device) -> Tensor:
     """The tables in one column: what a compiler must not look into, and what changes with a scheduler of betas."""
-    host = tables((beta1, beta2))
+    host = tables(tuple(betas.tolist()))
     switch = math.inf if host.switch is None else host.switch
     return torch.tensor(np.concatenate([*host.beta1, *host.beta2, [switch], host.place]), device=device)[:, None]
 
 
 @_packed.register_fake
-def _(beta1: float, beta2: float, device: torch.device) -> Tensor:
+def _(betas: Tensor, device: torch.device) -> Tensor:
     return torch.empty((162, 1), dtype=torch.float64, device=device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import random
 import statistics
 import sys
 import time
@@ -15,14 +16,17 @@ SMALL = [(64,)] * 100 + [(64, 64)] * 50
 
 
 def median_ms(contenders: dict[str, Callable[[], object]], rounds: int = ROUNDS, warm_up: int = 3) -> dict[str, float]:
-    """Milliseconds of each contender's call, the median of as many rounds in which all take a turn."""
+    """Milliseconds of each contender's call: the median of as many rounds, each in an order drawn anew."""
     for call in contenders.values():
         for _ in range(warm_up):
             call()
     times: dict[str, list[float]] = {name: [] for name in contenders}
+    turns = list(contenders.items())
+    order = random.Random(0)
     gc.disable()
     for _ in range(rounds):
-        for name, call in contenders.items():
+        order.shuffle(turns)  # who comes before one leaves it a warm cache or a cold one
+        for name, call in turns:
             start = time.perf_counter()
             call()
             times[name].append((time.perf_counter() - start) * 1e3)

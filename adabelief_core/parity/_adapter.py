@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from adabelief_core.parity._problems import DTYPES, Problem
+from adabelief_core.portable import Snapshot
 
 
 @dataclass
@@ -33,6 +34,14 @@ class Run(Protocol):
 
     def state(self) -> State:
         """The parameters and moments now."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """The run, taken out of the framework."""
+        ...
+
+    def restore(self, taken: Snapshot) -> None:
+        """Go on with a run of the same problem that `snapshot` took out, of this framework or another."""
         ...
 
 

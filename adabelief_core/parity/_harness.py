@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from adabelief_core.parity._adapter import Mode
 from adabelief_core.parity._compare import compare
 from adabelief_core.parity._problems import Problem
 from adabelief_core.parity._reference import Reference
+from adabelief_core.portable import Snapshot
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,14 @@ class Result:
     """Where the first difference stood; empty if there was none."""
 
 
-def check(mode: Mode, problem: Problem) -> Result:
+def check(mode: Mode, problem: Problem, *, through: Path | None = None) -> Result:
     """Compare every parameter and moment with the rule's, bit for bit, after every step.
 
     Args:
         mode: The execution to test.
         problem: Its dtype is one of the mode's.
+        through: A file. After each step the run is taken out of its framework, written there, read, and put into a
+            new one.
 
     Raises:
         ValueError: The mode's arrays have other names, shapes or dtypes than the rule's.
@@ -40,6 +44,10 @@ def check(mode: Mode, problem: Problem) -> Result:
     first = ""
     for step, grads in enumerate(problem.grads(), 1):
         run.step(grads)
+        if through:
+            run.snapshot().save(through)
+            run = mode.start(problem)
+            run.restore(Snapshot.load(through))
         reference.step(grads)
         ours, theirs = vars(run.state()), vars(reference.state())
         for kind, expected in theirs.items():

@@ -11,6 +11,7 @@ from adabelief_core._inplace import Kernel
 from adabelief_core._optimizer import AdaBelief
 from adabelief_core.parity._adapter import Mode, State
 from adabelief_core.parity._problems import DTYPES, Problem
+from adabelief_core.portable import Snapshot, restore, snapshot
 
 
 class _Run:
@@ -25,6 +26,12 @@ class _Run:
         state = self._optimizer.state
         m, s, v, k = ({name: vars(x)[key] for name, x in state.items() if vars(x)[key] is not None} for key in "msvk")
         return State(self._params, m, s, v or None, k or None)
+
+    def snapshot(self) -> Snapshot:
+        return snapshot(self._optimizer)
+
+    def restore(self, taken: Snapshot) -> None:
+        restore(self._optimizer, taken)
 
 
 class NumPyAdapter:

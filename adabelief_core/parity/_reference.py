@@ -17,11 +17,11 @@ class Reference:
 
     Args:
         problem: What to run.
-        rounds_update: Round Δ to the gradient's dtype before it is added, as Optax does.
+        rounds_update: Round Δ to the gradient's dtype before it is added, as Optax does; free to change between steps.
     """
 
     def __init__(self, problem: Problem, *, rounds_update: bool = False) -> None:
-        self._h, self._rounds_update, self._step = problem.h, rounds_update, 0
+        self._h, self.rounds_update, self._step = problem.h, rounds_update, 0
         self._p = {name: as_reals(p.copy()) for name, p in problem.params().items()}
         self._complex = {name for name, p in problem.params().items() if p.dtype.kind == "c"}
         zeros = {name: np.zeros(p.shape, compute_dtype(p.dtype)) for name, p in self._p.items()}
@@ -38,7 +38,7 @@ class Reference:
             with np.errstate(all="ignore"):
                 wide = p.astype(m.dtype)
                 delta, *state = update(wide, g.astype(m.dtype), m, s, v, known[m.dtype], self._h.variant)
-                sent = self._rounded(g.dtype if self._rounds_update else m.dtype)
+                sent = self._rounded(g.dtype if self.rounds_update else m.dtype)
                 if self._h.kahan_sum:
                     stored = self._rounded(p.dtype)
                     delta, self._k[name] = compensated(wide, delta, self._k[name], stored=stored, sent=sent)
