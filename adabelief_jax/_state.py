@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
+from jax.experimental.shard_alike import shard_alike
 
 from adabelief_core import Hyperparameters
 from adabelief_jax._dtypes import Dtypes, like, moment_dtype, widest
@@ -55,7 +57,7 @@ def zero_state(params: optax.Params, h: Hyperparameters, dtypes: Dtypes) -> Scal
             )
 
     def zeros(dtype_of: Callable[[np.dtype], np.dtype]) -> optax.Updates:
-        return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype_of(jnp.result_type(p))), params)
+        return jax.tree.map(lambda p: _sharded_as(p, jnp.zeros_like(p, dtype=dtype_of(jnp.result_type(p)))), params)
 
     def mu_dtype(leaf: np.dtype) -> np.dtype:
         return dtypes.of_moments(leaf)[0]
@@ -73,6 +75,11 @@ def zero_state(params: optax.Params, h: Hyperparameters, dtypes: Dtypes) -> Scal
         zeros(nu_dtype) if h.amsgrad else None,
         zeros(comp_dtype) if h.kahan_sum else None,
     )
+
+
+def _sharded_as(p: Any, x: jax.Array) -> jax.Array:
+    # Zeros depend on no data, so that XLA, left to choose, would give every device all of them.
+    return shard_alike(lax.stop_gradient(p), x)[1] if isinstance(p, jax.core.Tracer) else x
 
 
 class Leaves(NamedTuple):
