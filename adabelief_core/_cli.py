@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from adabelief_core import __version__
 from adabelief_core.parity import DTYPES
 from adabelief_core.parity._process import Report, entry_points, run_all
 from adabelief_core.parity._table import render
+from adabelief_core.portable._convert import Settings, module_of, read_mapping
+from adabelief_core.portable._inspect import describe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,26 +24,75 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments; None: those of the process.
 
     Returns:
-        Exit status: 0, or 1 if a mode breaks its promise or an adapter fails.
+        Exit status: 0, or 1 if a mode breaks its promise, an adapter fails, or a file is refused.
     """
-    names = list(entry_points())
     parser = argparse.ArgumentParser(prog="adabelief", description="AdaBelief for PyTorch, Keras 3 and JAX.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_parity(commands)
+    _add_files(commands)
+    arguments = parser.parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    return run(arguments)
+
+
+def _add_parity(commands: Any) -> None:
     parity = commands.add_parser(
         "parity",
         help="compare every installed framework with the readable rule, bit for bit",
         description="Compare every installed framework's optimizer with the readable rule, bit for bit, at every step. "
         "Exit status 1 if one that promises bits differs.",
     )
+    parity.set_defaults(run=_parity)
+    names = list(entry_points())
     parity.add_argument("--adapter", action="append", choices=names, help="only this adapter (repeatable)")
     parity.add_argument("--dtype", action="append", choices=DTYPES, help="only this dtype (repeatable)")
     parity.add_argument("--steps", type=_positive, default=8, help="steps of each run (default: %(default)s)")
     parity.add_argument("--full", action="store_true", help="every pair of options, in minutes")
-    arguments = parser.parse_args(argv)
 
+
+def _add_files(commands: Any) -> None:
+    files = argparse.ArgumentParser(add_help=False)
+    files.add_argument(
+        "--set",
+        action="append",
+        type=_option,
+        default=[],
+        metavar="NAME=VALUE",
+        help="a hyperparameter that the file does not say, as JSON: rectify=true (repeatable)",
+    )
+    files.add_argument(
+        "--model", type=Path, metavar="FILE", help="a .keras file of the model, for .weights.h5 and Keras"
+    )
+    kinds = (
+        "Files: .safetensors (this package's own); .pt or .pth (a dict of the model's and the optimizer's state dicts: "
+        "adabelief-pytorch's, timm's, torch.optim.Adam's or AdamW's, or ours); .keras; .weights.h5; a folder of Orbax."
+    )
+    inspect = commands.add_parser(
+        "inspect",
+        parents=[files],
+        help="show what a saved run holds",
+        description=f"Show what a saved run holds. {kinds}",
+    )
+    inspect.add_argument("file", type=Path)
+    inspect.set_defaults(run=_inspect)
+    convert = commands.add_parser(
+        "convert",
+        parents=[files],
+        help="turn a saved run into another framework's",
+        description=f"Turn a saved run, parameters and optimizer, into another framework's. {kinds}",
+    )
+    convert.add_argument("source", type=Path)
+    convert.add_argument("target", type=Path)
+    convert.add_argument(
+        "--mapping", type=Path, metavar="FILE", help="JSON: names to new names and layouts, or a table of layers"
+    )
+    convert.set_defaults(run=_convert)
+
+
+def _parity(arguments: argparse.Namespace) -> int:
     done = 0
-    chosen = arguments.adapter or names
+    chosen = arguments.adapter or list(entry_points())
 
     def progress(report: Report) -> None:
         nonlocal done
@@ -51,6 +105,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(render(reports))
     return int(any(report.failed for report in reports))
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    settings = Settings(dict(arguments.set), arguments.model)
+    try:
+        print(describe(module_of(arguments.file, "file").read(arguments.file, settings)))
+    except _REFUSED as error:
+        return _refused(error)
+    return 0
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    settings = Settings(dict(arguments.set), arguments.model)
+    try:
+        mapping = None if arguments.mapping is None else read_mapping(arguments.mapping)
+        source, target = module_of(arguments.source, "source"), module_of(arguments.target, "target")
+        print(f"[1/2] reading {arguments.source} ...", file=sys.stderr)
+        snapshot = source.read(arguments.source, settings)
+        if mapping is not None:
+            snapshot = snapshot.moved(mapping)
+        print(f"[2/2] writing {len(snapshot.entries)} parameters to {arguments.target} ...", file=sys.stderr)
+        target.write(snapshot, arguments.target, settings)
+    except _REFUSED as error:
+        return _refused(error)
+    return 0
+
+
+_REFUSED = (ImportError, OSError, TypeError, ValueError)
+"""What is wrong with the input, and is no fault of the command."""
+
+
+def _refused(error: Exception) -> int:
+    print(f"adabelief: error: {error}", file=sys.stderr)
+    return 1
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    try:
+        if not separator:
+            raise ValueError(text)
+        found = json.loads(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} (expected NAME=VALUE, the value as JSON: rectify=true)") from None
+    return name, tuple(found) if isinstance(found, list) else found
 
 
 def _positive(text: str) -> int:

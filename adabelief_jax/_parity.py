@@ -14,27 +14,13 @@ import optax
 
 from adabelief_core.parity import Mode, Problem, State
 from adabelief_core.portable import Snapshot
-from adabelief_jax._adabelief import adabelief
-from adabelief_jax._portable import restore, snapshot
+from adabelief_jax._portable import optimizer_of, restore, snapshot
 
 
 class _Run:
     def __init__(self, problem: Problem, device: jax.Device, compiled: bool) -> None:
         h = self._h = problem.h
-        optimizer = adabelief(
-            h.lr,
-            *h.betas,
-            h.eps,
-            h.eps_root,
-            h.weight_decay or None,
-            nesterov=h.nesterov,
-            amsgrad=h.amsgrad,
-            rectify=h.rectify,
-            degenerated_to_sgd=h.degenerated_to_sgd,
-            weight_decouple=h.weight_decouple,
-            fixed_decay=h.fixed_decay,
-            kahan_sum=h.kahan_sum,
-        )
+        optimizer = optimizer_of(h)
 
         def step(grads: Any, params: Any, state: Any) -> Any:
             # Optax ascends by negating outside.

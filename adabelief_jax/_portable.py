@@ -11,6 +11,7 @@ import optax
 
 from adabelief_core import Hyperparameters
 from adabelief_core.portable import Entry, Mapping, Snapshot, count_of, fitted
+from adabelief_jax._adabelief import adabelief
 from adabelief_jax._state import ScaleByBeliefState
 
 _BELIEFS = (ScaleByBeliefState, optax.ScaleByBeliefState)
@@ -108,6 +109,24 @@ def restore(
 
     opt_state = jax.tree.map(belief, opt_state, is_leaf=_is_belief)
     return _counted(opt_state, count), renewed(params, "p")
+
+
+def optimizer_of(h: Hyperparameters) -> optax.GradientTransformationExtraArgs:
+    """`adabelief` with these hyperparameters, `maximize` apart: Optax ascends by negating outside."""
+    return adabelief(
+        h.lr,
+        *h.betas,
+        h.eps,
+        h.eps_root,
+        h.weight_decay or None,
+        nesterov=h.nesterov,
+        amsgrad=h.amsgrad,
+        rectify=h.rectify,
+        degenerated_to_sgd=h.degenerated_to_sgd,
+        weight_decouple=h.weight_decouple,
+        fixed_decay=h.fixed_decay,
+        kahan_sum=h.kahan_sum,
+    )
 
 
 def _homes(opt_state: optax.OptState, leaves: dict[str, Any]) -> dict[str, Any]:

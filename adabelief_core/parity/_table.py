@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from adabelief_core._text import table
 from adabelief_core.parity._process import Report, Row
 
 _HEADER = ("framework", "device", "mode", "dtype", "runs", "steps", "differ", "ulps", "promise", "")
@@ -15,9 +16,7 @@ def render(reports: Sequence[Report]) -> str:
     lines += [
         (report.name, "-", "-", "-", "-", "-", "-", "-", "-", report.missing) for report in reports if report.missing
     ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    text.insert(1, "-" * max(map(len, text)))
+    text = [table(lines)]
     text += [f"\n{report.name} failed:\n{report.error}" for report in reports if report.error]
     rows = [row for report in reports for row in report.rows]
     broken = sum(row.broken for row in rows)

@@ -7,6 +7,7 @@ table of `Move`.
 """
 
 from adabelief_core.portable._adapt import count_of, fitted, refuse_other_hyperparameters
+from adabelief_core.portable._file import replacing
 from adabelief_core.portable._layers import layers
 from adabelief_core.portable._moves import Mapping, Move
 from adabelief_core.portable._numpy import restore, snapshot
@@ -21,6 +22,7 @@ __all__ = [
     "fitted",
     "layers",
     "refuse_other_hyperparameters",
+    "replacing",
     "restore",
     "snapshot",
 ]

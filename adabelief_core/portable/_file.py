@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,22 @@ def save(entries: Mapping[str, Entry], path: str | os.PathLike[str]) -> None:
         parameters[name] = {"step": entry.step, "dtype": entry.p.dtype.name, "hyperparameters": index}
     run = json.dumps({"parameters": parameters, "hyperparameters": [asdict(h) for h in known], "meaning": _MEANING})
     metadata = {"format": FORMAT, "version": str(VERSION), "run": run, "sha256": _digest(run, arrays)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         try:
             save_file(arrays, temporary, metadata)
         except SafetensorError as error:
             raise OSError(f"Cannot write {os.fspath(path)!r}: {error}") from None
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, beside this one, which gets its name once it is whole and on the disk.
+
+    A process that is killed leaves the old file or the new one.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
         _sync(temporary)
         os.replace(temporary, path)
     except BaseException:
