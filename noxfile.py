@@ -30,9 +30,10 @@ def group(name: str) -> list[str]:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Train one classifier in NumPy, PyTorch, Keras and JAX, and draw that the steps are the same."""
+    """Train one classifier in NumPy, PyTorch, Keras and JAX, and one that moves between them; draw both."""
     session.install("-e", ".", *requirements(*FRAMEWORKS), *group("demo"))
-    session.run("python", "examples/digits/demo.py", *session.posargs)
+    for script in ("digits/demo.py", "move_between_frameworks.py"):
+        session.run("python", f"examples/{script}")
 
 
 @nox.session

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from adabelief_core import Hyperparameters
 from adabelief_core.parity import DTYPES, check, covering
-from adabelief_core.portable import Entry, Snapshot
+from adabelief_core.portable import Entry, Snapshot, layers
 from adabelief_jax import adabelief, restore, scale_by_belief, snapshot
 from adabelief_jax._parity import adapter
 
@@ -199,3 +200,36 @@ def test_shards(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
     done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_layers_of_flax():
+    """The ready-made rules give the names and layouts that Flax's layers have: all sizes here differ."""
+
+    class Network(nn.Module):
+        @nn.compact
+        def __call__(self, ids):
+            x = nn.Embed(11, 7, name="embedding")(ids)
+            x = nn.LayerNorm(name="layer")(nn.Conv(5, (3,), name="conv1d")(x))
+            x = nn.GroupNorm(1, name="group")(nn.Conv(4, (3, 2), name="conv2d")(x[..., None]))
+            x = nn.Conv(6, (3, 2, 1), name="conv3d")(x[..., None])
+            return nn.Dense(9, name="dense")(x)
+
+    params = Network().init(jax.random.key(0), jnp.zeros((1, 8), jnp.int32))["params"]
+    in_torch = {
+        "0": ("embedding", "embedding", (11, 7)),
+        "1": ("conv1d", "conv1d", (5, 7, 3)),
+        "2": ("norm", "layer", (5,)),
+        "3": ("conv2d", "conv2d", (4, 1, 3, 2)),
+        "4": ("norm", "group", (4,)),
+        "5": ("conv3d", "conv3d", (6, 1, 3, 2, 1)),
+        "6": ("dense", "dense", (9, 6)),
+    }
+    arrays = {f"{name}.weight": np.ones(shape, "f4") for name, (_, _, shape) in in_torch.items()}
+    arrays |= {f"{name}.bias": np.ones(shape[0], "f4") for name, (_, _, shape) in in_torch.items() if name != "0"}
+    taken = Snapshot({name: Entry(2, x, x, x) for name, x in arrays.items()})
+    table = {name: (kind, there) for name, (kind, there, _) in in_torch.items()}
+    optimizer = adabelief(0.1)
+    state, moved = restore(optimizer.init(params), params, taken, layers("torch", "flax", table))
+    assert int(state[0].count) == 2
+    assert jax.tree.map(jnp.shape, moved) == jax.tree.map(jnp.shape, params)
+    assert all((x == 1).all() for x in jax.tree.leaves(moved))
