@@ -69,6 +69,16 @@ def test_dtypes_stay(make):
     assert jax.tree.map(jnp.result_type, updates) == jax.tree.map(jnp.result_type, params)
 
 
+@pytest.mark.parametrize("static", [(), ("mu_dtype", "nu_dtype")])
+def test_dtypes_beside_injected_numbers(static):
+    """A type can be called, and `inject_hyperparams` would take it for a schedule: name it static, or give a string."""
+    mu, nu = (jnp.bfloat16, np.float32) if static else ("bfloat16", "float32")
+    opt = optax.inject_hyperparams(adabelief, static_args=static)(0.1, mu_dtype=mu, nu_dtype=nu)
+    _, state = jax.jit(opt.update)(jnp.ones(3), opt.init(jnp.ones(3)))
+    assert optax.tree_utils.tree_get(state, "mu").dtype == jnp.bfloat16
+    assert optax.tree_utils.tree_get(state, "nu").dtype == jnp.float32
+
+
 def test_wider_moments_widen_the_arithmetic():
     with jax.enable_x64(True):
         params = jnp.asarray(normals(0))

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax_trees import assert_same
 from orbax import checkpoint
 
 from adabelief_jax import adabelief, scale_by_belief
@@ -33,13 +34,6 @@ def run(opt, steps=range(8), params=W, state=None):
     for seed in steps:
         params, state = step(params, state, grads(seed, params))
     return params, state
-
-
-def assert_same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        assert x.dtype == y.dtype
-        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
 def test_the_comparison_sees_one_ulp():
