@@ -166,6 +166,7 @@ def step_scalars(
     *,
     betas: tuple[Any, Any] | None = None,
     known: Tables | None = None,
+    powers: tuple[Any, Any] | None = None,
     xp: Any = np,
     product: Callable[[Any], Any] = plain_product,
     iterate: Callable[..., Any] | None = None,
@@ -191,6 +192,7 @@ def step_scalars(
         betas: (β1, β2) as float64 scalars of the framework, where only it knows them.
         known: `tables(h.betas)` as arrays of the framework, where it takes no others, or with another threshold.
             With `betas`, its place alone is read.
+        powers: (β^t, 1 - β^t) of β1 and of β2, where the framework has a way of its own to these bits.
         xp: Namespace with `floor`, `where`, `sqrt` (and `maximum` and `stack` with `betas`).
         product: Guard of products that feed a sum; see `adabelief_core.update`.
         iterate: `iterate(f, x, n)`, the n terms x, f(x), f(f(x)), … stacked, for a pair x: a loop of the
@@ -209,11 +211,15 @@ def step_scalars(
     beta1, beta2 = h.betas if betas is None else betas
     if known is None:
         known = tables(h.betas)
-    table1, table2 = known[:2]
-    if betas is not None:
-        table1, table2 = (traced_power_table(beta, xp, product, iterate) for beta in betas)
-    _, b1 = power_and_complement(t, table1, xp, product, known.place)
-    power2, b2 = power_and_complement(t, table2, xp, product, known.place)
+    if powers is None:
+        table1, table2 = known[:2]
+        if betas is not None:
+            table1, table2 = (traced_power_table(beta, xp, product, iterate) for beta in betas)
+        powers = (
+            power_and_complement(t, table1, xp, product, known.place),
+            power_and_complement(t, table2, xp, product, known.place),
+        )
+    (_, b1), (power2, b2) = powers
     # 1 - β1^(t+1), without a second walk over the bits.
     b1_next = (1.0 - beta1) + product(beta1 * b1)
     look_ahead = beta1 * (b1 / b1_next)

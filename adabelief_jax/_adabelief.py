@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from adabelief_core import Variant, update
+from adabelief_jax._dtypes import Dtypes
 from adabelief_jax._hyperparameters import check_scalar, validated
 from adabelief_jax._state import Leaves, checked_leaves, is_none, zero_state
 from adabelief_jax._step import take_step
@@ -31,6 +32,8 @@ def adabelief(
     weight_decouple: bool = True,
     fixed_decay: bool = False,
     kahan_sum: bool | None = None,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """AdaBelief: step far where the gradient is as predicted, and little where it is not.
 
@@ -42,12 +45,12 @@ def adabelief(
         learning_rate: A number >= 0, a scalar of JAX, or a schedule: a function from the number of steps
             taken, int32, to the learning rate. What a schedule returns is not checked.
         b1: Decay rate β1 of the first moment, in [0, 1). A number, or a scalar of JAX, traced or not; so
-            the next three and `weight_decay`.
+            the next three and, without a schedule, `weight_decay`.
         b2: Decay rate β2 of the second moment, in [0, 1).
         eps: Added to the denominator, >= 0.
         eps_root: Added to the second moment at every step, where it accumulates, >= 0. None: the value of
             `eps`. Must not be 0 where gradients flow back through the optimizer.
-        weight_decay: Decay rate λ >= 0. None: no decay.
+        weight_decay: Decay rate λ >= 0, or a schedule, as of `learning_rate`. None: no decay.
         weight_decay_mask: Which parameters decay: a tree of bools, the parameters' or a prefix of it, or a
             function from the updates to one. None: all.
         nesterov: Nesterov momentum.
@@ -60,6 +63,11 @@ def adabelief(
         kahan_sum: True: compensated sum of the parameters (`adabelief_core.compensated`), for pure bfloat16 training.
             The state's `kahan_comp` keeps what rounding them drops, provided that they become exactly what
             `optax.apply_updates` makes of them: the updates must not be changed on the way. None: off.
+        mu_dtype: Dtype in which `mu` is kept: float16, bfloat16, float32 or float64, or its name. The arithmetic
+            is not narrowed: `mu` is rounded once, when it is stored. One wider than the parameters' widens the
+            arithmetic. None: float32, or float64 for float64 parameters.
+        nu_dtype: Dtype in which `nu` and `nu_max` are kept, likewise. bfloat16 drops a step's growth below 2^-9 of
+            `nu`, and float16 what is below 2^-25: both suit a `b2` well below 0.999.
 
     Returns:
         A `optax.GradientTransformationExtraArgs` whose state is a pair: a `ScaleByBeliefState`, and
@@ -72,7 +80,7 @@ def adabelief(
         ValueError: A value lies outside its range, or two options exclude each other; the message names
             the argument and the value. From `update`: a gradient does not fit the state, or a weight decay
             or `kahan_sum` misses the parameters.
-        TypeError: A value is no number. From `init`: a parameter of another dtype.
+        TypeError: A value is no number or no dtype. From `init`: a parameter of another dtype.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -95,13 +103,15 @@ def adabelief(
     if weight_decay is None and weight_decay_mask is not None:
         raise ValueError(f"Invalid weight_decay_mask: {weight_decay_mask!r} (there is no weight_decay for it)")
     schedule = learning_rate if callable(learning_rate) else None
+    decay_schedule = weight_decay if callable(weight_decay) else None
     h, numbers = validated(
         lr=0.0 if schedule else learning_rate,
         b1=b1,
         b2=b2,
         eps=eps,
         eps_root=eps_root,
-        weight_decay=0.0 if weight_decay is None else weight_decay,
+        # Any rate but 0 switches the lines on that a schedule needs.
+        weight_decay=1.0 if decay_schedule else 0.0 if weight_decay is None else weight_decay,
         nesterov=nesterov,
         amsgrad=amsgrad,
         rectify=rectify,
@@ -110,11 +120,12 @@ def adabelief(
         fixed_decay=fixed_decay,
         kahan_sum=kahan_sum,
     )
+    dtypes = Dtypes.of(mu_dtype, nu_dtype)
     decays = h.variant.decay != "none"
 
     def init(params: optax.Params) -> optax.OptState:
         rate = optax.ScaleByScheduleState(jnp.zeros([], jnp.int32)) if schedule else optax.EmptyState()
-        return zero_state(params, h), rate
+        return zero_state(params, h, dtypes), rate
 
     def update_fn(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
@@ -123,12 +134,14 @@ def adabelief(
         for name, reads in (("weight_decay", decays), ("kahan_sum", kahan_sum)):
             if reads and params is None:
                 raise ValueError(f"{name} needs the parameters, but `update` was called without `params`")
-        leaves = checked_leaves(updates, belief, params if decays or kahan_sum else None, h)
+        leaves = checked_leaves(updates, belief, params if decays or kahan_sum else None, h, dtypes)
         variants = _variants(h.variant, weight_decay_mask if decays else None, updates, leaves)
         now = numbers
         if schedule:
             now = numbers._replace(lr=check_scalar(schedule(rate.count), "learning_rate(count)"))
             rate = optax.ScaleByScheduleState(optax.safe_increment(rate.count))
+        if decay_schedule:
+            now = now._replace(weight_decay=check_scalar(decay_schedule(belief.count), "weight_decay(count)"))
         updates, belief = take_step(update, h, now, variants, leaves, belief)
         return updates, (belief, rate)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from adabelief_core import Coefficients, Hyperparameters, StepScalars, assemble, step_scalars
 from adabelief_jax._guards import Guards
+from adabelief_jax._powers import powers
 
 _SPELLING = {"lr": "learning_rate", "betas[0]": "b1", "betas[1]": "b2"}
 
@@ -94,7 +95,10 @@ def step_coefficients(h: Hyperparameters, numbers: Numbers, step: Any, dtype: An
 def _scalars(h: Hyperparameters, betas: tuple[Any, Any] | None, step: Any, count: Any) -> StepScalars:
     """`step_scalars`: op by op they would be most of a step."""
     product = Guards.of(count, jnp.float64).product
-    return step_scalars(step.astype(jnp.float64), h, betas=betas, xp=jnp, product=product, iterate=_iterate)
+    walked = None if betas else powers(step, h.betas, product)
+    return step_scalars(
+        step.astype(jnp.float64), h, betas=betas, powers=walked, xp=jnp, product=product, iterate=_iterate
+    )
 
 
 def _iterate(f: Callable[[Any], Any], x: Any, n: int) -> Any:

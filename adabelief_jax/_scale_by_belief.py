@@ -7,6 +7,7 @@ from typing import Any
 import optax
 
 from adabelief_core import Coefficients, Variant, belief
+from adabelief_jax._dtypes import Dtypes
 from adabelief_jax._hyperparameters import validated
 from adabelief_jax._state import ScaleByBeliefState, checked_leaves, zero_state
 from adabelief_jax._step import take_step
@@ -22,6 +23,8 @@ def scale_by_belief(
     amsgrad: bool = False,
     rectify: bool = False,
     degenerated_to_sgd: bool = True,
+    mu_dtype: Any = None,
+    nu_dtype: Any = None,
 ) -> optax.GradientTransformation:
     """Rescale updates by AdaBelief: Adam whose second moment tracks (g - m)², the surprise of the gradient.
 
@@ -40,6 +43,8 @@ def scale_by_belief(
         rectify: Variance rectification of RAdam.
         degenerated_to_sgd: What rectification does in its first steps. True: momentum SGD. False: no
             update.
+        mu_dtype: Dtype in which `mu` is kept; see `adabelief`.
+        nu_dtype: Dtype in which `nu` and `nu_max` are kept; see `adabelief`.
 
     Returns:
         A `optax.GradientTransformation` whose state is a `ScaleByBeliefState`. `init` takes parameters of
@@ -49,7 +54,7 @@ def scale_by_belief(
     Raises:
         ValueError: A value lies outside its range; the message names the argument and the value. From
             `update`: a gradient does not fit the state.
-        TypeError: A value is no number. From `init`: a parameter of another dtype.
+        TypeError: A value is no number or no dtype. From `init`: a parameter of another dtype.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -77,14 +82,16 @@ def scale_by_belief(
         degenerated_to_sgd=degenerated_to_sgd,
     )
 
+    dtypes = Dtypes.of(mu_dtype, nu_dtype)
+
     def init(params: optax.Params) -> ScaleByBeliefState:
-        return zero_state(params, h)
+        return zero_state(params, h, dtypes)
 
     def update(
         updates: optax.Updates, state: ScaleByBeliefState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScaleByBeliefState]:
         del params
-        leaves = checked_leaves(updates, state, None, h)
+        leaves = checked_leaves(updates, state, None, h, dtypes)
         return take_step(_direction, h, numbers, [h.variant] * len(leaves.g), leaves, state)
 
     return optax.GradientTransformation(init, update)

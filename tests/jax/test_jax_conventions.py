@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax_trees import assert_same
 
 from adabelief_core import Hyperparameters, coefficients
 from adabelief_jax import ScaleByBeliefState, adabelief, scale_by_belief
@@ -28,13 +29,6 @@ def run(opt, steps=8, params=W, grads=G, compiled=False):
     for k in range(steps):
         params, state = step(params, state, k)
     return params, state
-
-
-def assert_same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        assert x.dtype == y.dtype
-        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
 # State
