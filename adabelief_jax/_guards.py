@@ -39,7 +39,7 @@ class Guards(NamedTuple):
         return cls(
             lambda x: x + minus_zero,
             # The other branch is never taken; a gradient through it could be 0 × ∞.
-            lambda s: jnp.where(real, s, jnp.sqrt(lax.stop_gradient(s))),
+            lambda s: lax.select(real, s, lax.sqrt(lax.stop_gradient(s))),
             lambda narrow: lambda x: x if x.dtype == narrow else _rounded(x, count, np.dtype(narrow)),
         )
 
@@ -58,13 +58,13 @@ def _(narrow: np.dtype, primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> 
 
 
 class Namespace:
-    """What the rule calls of `jax.numpy`."""
+    """What the rule calls of `jax.numpy`, as `lax` has it: no jitted functions to trace for each shape."""
 
-    abs = staticmethod(jnp.abs)
-    maximum = staticmethod(jnp.maximum)
+    abs = staticmethod(lax.abs)
+    maximum = staticmethod(lax.max)
     ones_like = staticmethod(jnp.ones_like)
-    sqrt = staticmethod(jnp.sqrt)
-    where = staticmethod(jnp.where)
+    sqrt = staticmethod(lax.sqrt)
+    where = staticmethod(lax.select)
 
     @staticmethod
     def zeros_like(x: Any) -> Any:

@@ -130,28 +130,34 @@ def test_extra_arguments_in_a_chain():
 # Bits of a chain
 
 
-def against_core(lr, weight_decay, compiled, steps=20):
-    """(Core, chain) after steps: pairs of parameters, first and second moments."""
+def against_core(lr, weight_decay, compiled, dtype=np.float32, steps=20):
+    """(Core, chain) after steps: pairs of parameters, first and second moments. float64 needs x64."""
     options = {"rectify": True, "amsgrad": True}
-    exact, opt = {"w": normals(0)}, chain(lr, weight_decay, **options)
+    exact, opt = {"w": normals(0, dtype)}, chain(lr, weight_decay, **options)
     reference = AdaBelief(exact, lr, weight_decay=weight_decay, **options)
     params, step = jnp.asarray(exact["w"]), stepper(opt)
     state = opt.init(params)
     step = jax.jit(step) if compiled else step
     for seed in range(1, steps + 1):
-        reference.step({"w": normals(seed)})
-        params, state = step(params, state, normals(seed))
+        reference.step({"w": normals(seed, dtype)})
+        params, state = step(params, state, normals(seed, dtype))
     kept = reference.state["w"]
     ours = (params, *state[0][1:4])
     return list(zip((exact["w"], kept.m, kept.s, kept.v), map(np.asarray, ours), strict=True))
 
 
-def test_a_chain_op_by_op_has_the_cores_bits():
-    assert [compare(*pair).count for pair in against_core(1e-3, 0.1, compiled=False)] == [0] * 4
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_chain_op_by_op_has_the_cores_bits(dtype):
+    with jax.enable_x64(dtype == np.float64):
+        assert [compare(*pair).count for pair in against_core(1e-3, 0.1, False, dtype)] == [0] * 4
 
 
-def test_a_compiled_chain_with_exact_products_has_the_cores_bits():
-    assert [compare(*pair).count for pair in against_core(2.0**-7, 2.0**-4, compiled=True)] == [0] * 4
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_compiled_chain_with_exact_products_has_the_cores_bits(dtype):
+    with jax.enable_x64(dtype == np.float64):
+        pairs = against_core(2.0**-7, 2.0**-4, True, dtype)
+    assert {x.dtype for pair in pairs for x in pair} == {np.dtype(dtype)}
+    assert [compare(*pair).count for pair in pairs] == [0] * 4
 
 
 def test_a_compiled_chain_contracts_what_is_optaxs():
