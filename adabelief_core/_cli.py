@@ -43,8 +43,8 @@ def _add_parity(commands: Any) -> None:
         description="Compare every installed framework's optimizer with the readable rule, bit for bit, at every step. "
         "Exit status 1 if one that promises bits differs.",
     )
-    parity.set_defaults(run=_parity)
     names = list(entry_points())
+    parity.set_defaults(run=_parity, names=names)
     parity.add_argument("--adapter", action="append", choices=names, help="only this adapter (repeatable)")
     parity.add_argument("--dtype", action="append", choices=DTYPES, help="only this dtype (repeatable)")
     parity.add_argument("--steps", type=_positive, default=8, help="steps of each run (default: %(default)s)")
@@ -75,7 +75,7 @@ def _add_files(commands: Any) -> None:
         description=f"Show what a saved run holds. {kinds}",
     )
     inspect.add_argument("file", type=Path)
-    inspect.set_defaults(run=_inspect)
+    inspect.set_defaults(run=_on_files, work=_inspect)
     convert = commands.add_parser(
         "convert",
         parents=[files],
@@ -87,12 +87,12 @@ def _add_files(commands: Any) -> None:
     convert.add_argument(
         "--mapping", type=Path, metavar="FILE", help="JSON: names to new names and layouts, or a table of layers"
     )
-    convert.set_defaults(run=_convert)
+    convert.set_defaults(run=_on_files, work=_convert)
 
 
 def _parity(arguments: argparse.Namespace) -> int:
     done = 0
-    chosen = arguments.adapter or list(entry_points())
+    chosen = arguments.adapter or arguments.names
 
     def progress(report: Report) -> None:
         nonlocal done
@@ -107,38 +107,31 @@ def _parity(arguments: argparse.Namespace) -> int:
     return int(any(report.failed for report in reports))
 
 
-def _inspect(arguments: argparse.Namespace) -> int:
-    settings = Settings(dict(arguments.set), arguments.model)
+def _on_files(arguments: argparse.Namespace) -> int:
     try:
-        print(describe(module_of(arguments.file, "file").read(arguments.file, settings)))
-    except _REFUSED as error:
-        return _refused(error)
+        arguments.work(arguments, Settings(dict(arguments.set), arguments.model))
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        print(f"adabelief: error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
-def _convert(arguments: argparse.Namespace) -> int:
-    settings = Settings(dict(arguments.set), arguments.model)
-    try:
-        mapping = None if arguments.mapping is None else read_mapping(arguments.mapping)
-        source, target = module_of(arguments.source, "source"), module_of(arguments.target, "target")
-        print(f"[1/2] reading {arguments.source} ...", file=sys.stderr)
-        snapshot = source.read(arguments.source, settings)
-        if mapping is not None:
-            snapshot = snapshot.moved(mapping)
-        print(f"[2/2] writing {len(snapshot.entries)} parameters to {arguments.target} ...", file=sys.stderr)
-        target.write(snapshot, arguments.target, settings)
-    except _REFUSED as error:
-        return _refused(error)
-    return 0
+def _inspect(arguments: argparse.Namespace, settings: Settings) -> None:
+    source = module_of(arguments.file, "file")
+    settings.refuse_unused_model(arguments.file)
+    print(describe(settings.completed(source.read(arguments.file, settings))))
 
 
-_REFUSED = (ImportError, OSError, TypeError, ValueError)
-"""What is wrong with the input, and is no fault of the command."""
-
-
-def _refused(error: Exception) -> int:
-    print(f"adabelief: error: {error}", file=sys.stderr)
-    return 1
+def _convert(arguments: argparse.Namespace, settings: Settings) -> None:
+    mapping = None if arguments.mapping is None else read_mapping(arguments.mapping)
+    source, target = module_of(arguments.source, "source"), module_of(arguments.target, "target")
+    settings.refuse_unused_model(arguments.source, arguments.target)
+    print(f"[1/2] reading {arguments.source} ...", file=sys.stderr)
+    snapshot = settings.completed(source.read(arguments.source, settings))
+    if mapping is not None:
+        snapshot = snapshot.moved(mapping)
+    print(f"[2/2] writing {len(snapshot.entries)} parameters to {arguments.target} ...", file=sys.stderr)
+    target.write(snapshot, arguments.target, settings)
 
 
 def _option(text: str) -> tuple[str, Any]:

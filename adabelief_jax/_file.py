@@ -17,12 +17,11 @@ from adabelief_core.portable._convert import Settings
 from adabelief_jax._portable import _FIELDS, _named, optimizer_of, restore
 
 
-def read(path: Path, settings: Settings) -> Snapshot:
+def read(path: Path, _: Settings) -> Snapshot:
     """Read a run: the one state of AdaBelief in the tree, and the parameters of its names and shapes beside it.
 
     Args:
-        path: What `orbax.checkpoint.StandardCheckpointer` saved.
-        settings: `options` are the hyperparameters, which Optax keeps to itself.
+        path: What `orbax.checkpoint.StandardCheckpointer` saved. It does not say the hyperparameters.
 
     Raises:
         OSError: The folder cannot be read.
@@ -57,29 +56,27 @@ def read(path: Path, settings: Settings) -> Snapshot:
             f"{_listed(params)}"
         )
     (leaves,) = params.values()
-    h = settings.hyperparameters()
     return Snapshot(
         {
-            name: Entry(int(belief["count"]), leaves[name], **{key: x[name] for key, x in moments.items()}, h=h)
+            name: Entry(int(belief["count"]), leaves[name], **{key: x[name] for key, x in moments.items()})
             for name in shapes
         }
     )
 
 
-def write(taken: Snapshot, path: Path, settings: Settings) -> None:
+def write(taken: Snapshot, path: Path, _: Settings) -> None:
     """Write {"params": …, "opt_state": …} of `adabelief_jax.adabelief`, where "a/b" is {"a": {"b": …}}.
 
     Args:
         taken: The run, with one set of hyperparameters for all parameters.
         path: A folder that does not exist.
-        settings: `options` are the hyperparameters where the snapshot does not say them.
 
     Raises:
         OSError, ValueError: The folder exists, or the run is none of one `adabelief`.
     """
     if path.exists():
         raise FileExistsError(f"{os.fspath(path)!r} exists (Orbax writes new folders alone)")
-    h = settings.hyperparameters() or taken.hyperparameters
+    h = taken.hyperparameters
     if h.maximize:
         raise ValueError("Invalid maximize: True (Optax ascends by negating the gradients outside)")
     with jax.enable_x64(any(entry.p.dtype.itemsize > 4 for entry in taken.entries.values())):

@@ -48,13 +48,12 @@ def read(path: Path, settings: Settings) -> Snapshot:
         raise ValueError(f"Invalid file {os.fspath(path)!r}: {error}") from None
 
 
-def write(taken: Snapshot, path: Path, settings: Settings) -> None:
+def write(taken: Snapshot, path: Path, _: Settings) -> None:
     """Write {"model": …, "optimizer": …}, the state dicts of a model of these parameters and of their optimizer.
 
     Args:
         taken: The run.
         path: The file.
-        settings: `options` are the hyperparameters where the snapshot does not say them.
 
     Raises:
         OSError: The file cannot be written.
@@ -63,10 +62,9 @@ def write(taken: Snapshot, path: Path, settings: Settings) -> None:
     named = {name: torch.nn.Parameter(to_tensor(entry.p)) for name, entry in taken.entries.items()}
     groups: dict[Hyperparameters, list[tuple[str, Tensor]]] = {}
     for name, entry in taken.entries.items():
-        h = entry.h or settings.hyperparameters()
-        if h is None:
+        if entry.h is None:
             raise ValueError(f"The hyperparameters of {name!r} are not known (--set lr=… says them)")
-        groups.setdefault(h, []).append((name, named[name]))
+        groups.setdefault(entry.h, []).append((name, named[name]))
     optimizer = AdaBelief(
         [{"params": params, **{key: getattr(h, key) for key in _OPTIONS}} for h, params in groups.items()]
     )
@@ -116,10 +114,10 @@ def _names(model: Mapping[str, Tensor], state_dict: Mapping[str, Any]) -> dict[A
             "optimizer made with model.named_parameters() says which is which)"
         )
     for key, name in zip(keys, names, strict=True):
-        for moment in ("exp_avg",) if key in state else ():
-            if state[key][moment].shape != model[name].shape:
-                raise ValueError(
-                    f"the optimizer's parameter {key} has shape {list(state[key][moment].shape)}, the model's {name!r} "
-                    f"{list(model[name].shape)}"
-                )
+        moment = state.get(key, {}).get("exp_avg")  # without one, load_state_dict has the words for it
+        if moment is not None and moment.shape != model[name].shape:
+            raise ValueError(
+                f"the optimizer's parameter {key} has shape {list(moment.shape)}, the model's {name!r} "
+                f"{list(model[name].shape)}"
+            )
     return dict(zip(keys, names, strict=True))

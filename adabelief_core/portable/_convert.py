@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping as MappingABC
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,33 @@ class Settings:
     model: Path | None = None
     """A .keras file of the model, for its architecture."""
 
-    def hyperparameters(self) -> Hyperparameters | None:
-        """Those of `options`; None if there are none."""
-        return Hyperparameters(**{"lr": 1e-3, **self.options}) if self.options else None
+    def __post_init__(self) -> None:
+        known = [field.name for field in fields(Hyperparameters)]
+        for name, value in self.options.items():
+            if name not in known:
+                raise ValueError(f"Invalid --set {name}={value!r} (expected one of {', '.join(known)})")
+
+    def refuse_unused_model(self, source: Path, target: Path | None = None) -> None:
+        """Refuse a model that neither the file to read nor that to write needs."""
+        needed = source.name.endswith(".weights.h5") or (target and target.name.endswith((".weights.h5", ".keras")))
+        if self.model is not None and not needed:
+            raise ValueError(f"Invalid --model: {os.fspath(self.model)!r} (none of these files needs a model)")
+
+    def completed(self, taken: Snapshot) -> Snapshot:
+        """The run with these hyperparameters where its file said none.
+
+        Raises:
+            ValueError: The file says another value.
+        """
+        if not self.options:
+            return taken
+        given = Hyperparameters(**{"lr": 1e-3, **self.options})
+        for name, entry in taken.entries.items():
+            for key in self.options if entry.h else ():
+                ours, said = getattr(given, key), getattr(entry.h, key)
+                if ours != said:
+                    raise ValueError(f"Invalid --set {key}={ours!r} (the file says {said!r} of {name!r})")
+        return Snapshot({name: replace(entry, h=entry.h or given) for name, entry in taken.entries.items()})
 
 
 def read(path: Path, _: Settings) -> Snapshot:

@@ -104,6 +104,36 @@ def test_a_refusal_is_one_line_and_status_1(arguments, message, path, monkeypatc
     assert not [file for file in path.parent.iterdir() if file.name.startswith(("x.", "."))]
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--set", "lr=0.5"], "Invalid --set lr=0.5 (the file says 0.1 of 'l.weight')"),
+        (["--set", "betas=[0.9, 0.75]", "--set", "rectify=true"], "Invalid --set rectify=True (the file says False of"),
+        (["--set", "momentum=0.5"], "Invalid --set momentum=0.5 (expected one of lr, betas, eps,"),
+        (["--set", "lr=-1"], "Invalid lr: -1"),
+        (["--model", "net.keras"], "Invalid --model: 'net.keras' (none of these files needs a model)"),
+    ],
+)
+@pytest.mark.parametrize("command", [["inspect"], ["convert"]])
+def test_no_option_is_ignored(command, option, message, path, capsys):
+    target = path.parent / "x.safetensors"
+    files = [str(path)] + [str(target)] * (command == ["convert"])
+    assert _cli.main([*command, *files, *option]) == 1
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not target.exists()
+
+
+def test_what_the_file_does_not_say_can_be_set(tmp_path, capsys):
+    one = np.ones(2)
+    Snapshot({"w": Entry(1, one, one, one)}).save(tmp_path / "a.safetensors")
+    files = [str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")]
+    assert _cli.main(["convert", *files, "--set", "lr=0.5", "--set", "betas=[0.8, 0.9]"]) == 0
+    h = Snapshot.load(files[1]).hyperparameters
+    assert (h.lr, h.betas) == (0.5, (0.8, 0.9))
+    assert _cli.main(["inspect", files[0], "--set", "betas=[0.5, 0.75]"]) == 0
+    assert "betas=(0.5, 0.75)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("option", ["lr", "lr=", "lr=one"])
 def test_an_option_that_is_no_json(option, capsys):
     with pytest.raises(SystemExit) as stop:

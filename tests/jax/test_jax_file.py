@@ -64,7 +64,8 @@ def test_a_run_written_is_the_run_read(dtype, tmp_path):
         )
         taken = snapshot(state, params, hyperparameters=h)
     write(taken, tmp_path / "run", Settings())
-    back = read(tmp_path / "run", Settings({"lr": 0.25, "amsgrad": True, "weight_decay": 0.1}))
+    settings = Settings({"lr": 0.25, "amsgrad": True, "weight_decay": 0.1})
+    back = settings.completed(read(tmp_path / "run", settings))
     assert_same(back, taken)
     assert back.hyperparameters == h
     with ocp.StandardCheckpointer() as checkpointer, jax.enable_x64(dtype == np.float64):

@@ -98,7 +98,7 @@ def test_a_run_whose_hyperparameters_are_not_known_needs_them(tmp_path):
     with pytest.raises(ValueError, match=r"hyperparameters of 'w' are not known \(--set lr=… says them\)"):
         write(taken, tmp_path / "x.pt", Settings())
     assert not list(tmp_path.iterdir())
-    write(taken, tmp_path / "x.pt", Settings({"lr": 0.5, "betas": (0.8, 0.9)}))
+    write(Settings({"lr": 0.5, "betas": (0.8, 0.9)}).completed(taken), tmp_path / "x.pt", Settings())
     assert read(tmp_path / "x.pt", Settings()).hyperparameters.betas == (0.8, 0.9)
 
 
@@ -132,6 +132,12 @@ def test_names_that_are_not_clear(tmp_path):
     saved(path, lambda params: adam(list(params)[::-1]))
     with pytest.raises(ValueError, match=r"parameter 0 has shape \[2\], the model's '0.weight' \[4, 3\]"):
         read(path, Settings())
+
+
+def test_an_optimizer_without_moments_of_this_kind(tmp_path):
+    saved(tmp_path / "x.pt", lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9))
+    with pytest.raises(ValueError, match=r"Invalid file '.*x.pt': .*has no 'step' \(its keys: 'momentum_buffer'\)"):
+        read(tmp_path / "x.pt", Settings())
 
 
 def test_code_in_a_file_is_not_run(tmp_path):
