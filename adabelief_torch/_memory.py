@@ -30,11 +30,16 @@ def has_memory(x: Tensor) -> bool:
 
 def as_array(x: Tensor) -> np.ndarray:
     """An array that shares the memory of x. A complex number is a pair of reals on a new last axis."""
+    array = to_numpy(x)
+    return as_reals(array) if x.dtype.is_complex else array
+
+
+def to_numpy(x: Tensor) -> np.ndarray:
+    """An array that shares the memory of x."""
     x = x.detach()
     if x.dtype is torch.bfloat16:
         return x.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
-    array = x.numpy()
-    return as_reals(array) if x.dtype.is_complex else array
+    return x.numpy()
 
 
 def as_reals_tensor(x: Tensor) -> Tensor:

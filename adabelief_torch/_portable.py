@@ -14,7 +14,7 @@ from adabelief_core import Hyperparameters
 from adabelief_core.portable import Entry, Snapshot, fitted, refuse_other_hyperparameters
 from adabelief_core.portable import Mapping as Moves
 from adabelief_torch._distributed import layout, spread
-from adabelief_torch._memory import MOMENTS
+from adabelief_torch._memory import MOMENTS, to_numpy
 from adabelief_torch._optimizer import AdaBelief
 from adabelief_torch._options import read
 from adabelief_torch._plan import label, zeros
@@ -135,11 +135,7 @@ def _like(p: Tensor, x: np.ndarray) -> Tensor:
 
 def to_array(x: Tensor) -> np.ndarray:
     """A copy as a NumPy array, of all of a distributed tensor."""
-    x = x.detach()
-    x = (x.full_tensor() if layout(x) else x).cpu()
-    if x.dtype is torch.bfloat16:
-        return x.view(torch.uint16).numpy().view(ml_dtypes.bfloat16).copy()
-    return x.numpy().copy()
+    return to_numpy((x.detach().full_tensor() if layout(x) else x).cpu()).copy()
 
 
 def to_tensor(x: np.ndarray, device: str = "cpu") -> Tensor:

@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-from common import ROUNDS, median_ms, report
+from common import ROUNDS, SMALL, median_ms, report
 
 from adabelief_tf import AdaBelief
 
@@ -51,7 +51,7 @@ def step(optimizer, shapes):
 CASES = {
     "train step, 10 million float32": train_step,
     "step alone, 10 million float32": lambda optimizer: step(optimizer, [(WIDTH, WIDTH), (WIDTH,)] * 10),
-    "step alone, 150 small tensors": lambda optimizer: step(optimizer, [(64,)] * 100 + [(64, 64)] * 50),
+    f"step alone, {len(SMALL)} small tensors": lambda optimizer: step(optimizer, SMALL),
 }
 for case, contender in CASES.items():
     calls = {OURS: contender(AdaBelief(1e-3)), "keras.optimizers.AdamW": contender(keras.optimizers.AdamW(1e-3))}

@@ -17,6 +17,7 @@ from common import LARGE, ROUNDS, SMALL, median_ms, report
 from adabelief_torch import AdaBelief
 
 OURS = "adabelief_torch" + (" with fast" if FAST else "")
+HOW = "" if FAST else ", without numba"
 
 
 def parameters(shapes):
@@ -70,8 +71,8 @@ for case, shapes, rounds in (
     fused = {name: step for name, step in steps.items() if name == OURS or "fused=True" in name}
     others = {name: step for name, step in steps.items() if name == OURS or name not in fused}
     notes = {OURS: f"peak beyond the two moments: {memory:.2f} bytes a parameter"} if len(shapes) == 1 else {}
-    report(f"{case}, fused", OURS, median_ms(fused, rounds), notes)
-    report(case, OURS, median_ms(others, rounds))
+    report(f"{case}, fused{HOW}", OURS, median_ms(fused, rounds), notes)
+    report(f"{case}{HOW}", OURS, median_ms(others, rounds))
 
 params = parameters([(LARGE,)])
 for p in params:
@@ -80,7 +81,7 @@ for p in params:
 kahan = f"{OURS}, kahan_sum"
 steps = {kahan: AdaBelief(params, kahan_sum=True).step, OURS: AdaBelief(params).step}
 steps["AdamW(fused=True)"] = torch.optim.AdamW(params, fused=True).step  # its moments are bfloat16, too
-report(f"PyTorch, {LARGE // 10**6} million bfloat16", kahan, median_ms(steps, ROUNDS))
+report(f"PyTorch, {LARGE // 10**6} million bfloat16{HOW}", kahan, median_ms(steps, ROUNDS))
 
 if FAST:
     params = parameters(SMALL[::5])

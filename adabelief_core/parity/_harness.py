@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from adabelief_core.parity._adapter import Mode
-from adabelief_core.parity._compare import compare
+from adabelief_core.parity._adapter import Mode, State
+from adabelief_core.parity._compare import Difference, compare
 from adabelief_core.parity._problems import Problem
 from adabelief_core.parity._reference import Reference
 from adabelief_core.portable import Snapshot
@@ -25,6 +27,22 @@ class Result:
     """Largest difference."""
     first: str
     """Where the first difference stood; empty if there was none."""
+
+
+def differences(ours: State, theirs: State) -> Iterator[tuple[str, str, Difference]]:
+    """Compare each array: "p", "m", … and the parameter's name to how they differ.
+
+    Raises:
+        ValueError: The arrays of `ours` have other names, shapes or dtypes than those of `theirs`.
+    """
+    for kind, expected in vars(theirs).items():
+        if expected is None:
+            continue
+        got = getattr(ours, kind)
+        if got is None or got.keys() != expected.keys():
+            raise ValueError(f"{kind} has {got and sorted(got)}, expected {sorted(expected)}")
+        for name, x in expected.items():
+            yield kind, name, compare(got[name], x)
 
 
 def check(mode: Mode, problem: Problem, *, through: Path | None = None) -> Result:
@@ -49,20 +67,12 @@ def check(mode: Mode, problem: Problem, *, through: Path | None = None) -> Resul
             run = mode.start(problem)
             run.restore(Snapshot.load(through))
         reference.step(grads)
-        ours, theirs = vars(run.state()), vars(reference.state())
-        for kind, expected in theirs.items():
-            if expected is None:
-                continue
-            got = ours[kind]
-            if got is None or got.keys() != expected.keys():
-                raise ValueError(f"{kind} has {got and sorted(got)}, expected {sorted(expected)}")
-            here = 0
-            for name, x in expected.items():
-                difference = compare(got[name], x)
-                here += difference.count
-                ulps = max(ulps, difference.ulps)
-                if difference.count and not first:
-                    first = f"step {step}, {kind} of {name!r}"
-            differing = max(differing, here)
+        here: Counter[str] = Counter()
+        for kind, name, difference in differences(run.state(), reference.state()):
+            here[kind] += difference.count
+            ulps = max(ulps, difference.ulps)
+            if difference.count and not first:
+                first = f"step {step}, {kind} of {name!r}"
+        differing = max(differing, *here.values())
     elements = sum(p.size for p in problem.params().values())
     return Result(problem.steps, elements, differing, ulps, first)

@@ -10,14 +10,14 @@ import os
 import sys
 from pathlib import Path
 
-from adabelief_core.parity import Reference, compare, covering
+from adabelief_core.parity import Reference, covering, differences
 from adabelief_core.parity._process import entry_points
 from adabelief_core.portable import Snapshot
 
 TENSORS = ("scalar", "odd", "nonfinite")
 
 
-def differences(mode, problem, file, first, last, rounded):
+def left_at(mode, problem, file, first, last, rounded):
     """Where a run differs from the rule, after each step of this leg."""
     run, reference = mode.start(problem), Reference(problem)
     if first > 1:
@@ -27,11 +27,9 @@ def differences(mode, problem, file, first, last, rounded):
         reference.step(grads)
         if step >= first:
             run.step(grads)
-            ours, theirs = vars(run.state()), vars(reference.state())
-            for kind, expected in theirs.items():
-                for name in expected or ():
-                    if compare(ours[kind][name], expected[name]).count:
-                        yield f"{problem.dtype}, {problem.name}: step {step}, {kind} of {name!r}"
+            for kind, name, difference in differences(run.state(), reference.state()):
+                if difference.count:
+                    yield f"{problem.dtype}, {problem.name}: step {step}, {kind} of {name!r}"
         if step == last:
             run.snapshot().save(file)
             return
@@ -43,7 +41,7 @@ def main(name, folder, first, last, dtypes, rounded):
     found = []
     for number, problem in enumerate(runs):
         file = Path(folder) / f"{number}.safetensors"
-        found += differences(mode, problem, file, first, last, rounded)
+        found += left_at(mode, problem, file, first, last, rounded)
     return {"runs": len(runs), "differences": found}
 
 

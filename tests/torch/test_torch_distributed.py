@@ -10,7 +10,6 @@ from torch_distributed import (
     OPTIONS,
     SHAPES,
     WORLD,
-    Processes,
     assert_same,
     gradients,
     network,
@@ -32,13 +31,6 @@ VARIANTS = [
 ]
 PATHS = [{}, {"foreach": True}, {"foreach": False}, {"foreach": True, "capturable": True}]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64]
-
-
-@pytest.fixture(scope="module")
-def two():
-    processes = Processes()
-    yield processes
-    processes.close()
 
 
 def mesh():

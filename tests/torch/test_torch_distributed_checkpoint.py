@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch_distributed import OPTIONS, WORLD, Processes, assert_same, network, steps
+from torch_distributed import OPTIONS, WORLD, assert_same, network, steps
 
 from adabelief_torch import AdaBelief
 
@@ -33,13 +33,6 @@ KINDS = pytest.mark.parametrize(
     [StateDictOptions(), StateDictOptions(flatten_optimizer_state_dict=True)],
     ids=["nested", "flat"],
 )
-
-
-@pytest.fixture(scope="module")
-def two():
-    processes = Processes()
-    yield processes
-    processes.close()
 
 
 def built(dtype, shared, **options):

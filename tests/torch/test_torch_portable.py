@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
-from torch_distributed import OPTIONS, WORLD, Processes, assert_same, network, steps
+from torch_distributed import OPTIONS, WORLD, assert_same, network, steps
 
 from adabelief_core.parity import DTYPES, check, covering
 from adabelief_core.portable import Entry, Snapshot
@@ -157,15 +157,6 @@ def test_parameters_without_a_name_or_with_two():
 
 
 # In many processes
-
-
-@pytest.fixture(scope="module")
-def two():
-    if not dist.is_gloo_available():
-        pytest.skip("needs gloo")
-    processes = Processes()
-    yield processes
-    processes.close()
 
 
 def shared(dtype):
