@@ -15,6 +15,7 @@ from adabelief_core.parity._process import Report, entry_points, run_all
 from adabelief_core.parity._table import render
 from adabelief_core.portable._convert import Settings, module_of, read_mapping
 from adabelief_core.portable._inspect import describe
+from adabelief_core.portable._progress import bar, watching
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,7 +110,8 @@ def _parity(arguments: argparse.Namespace) -> int:
 
 def _on_files(arguments: argparse.Namespace) -> int:
     try:
-        arguments.work(arguments, Settings(dict(arguments.set), arguments.model))
+        with watching(bar):
+            arguments.work(arguments, Settings(dict(arguments.set), arguments.model))
     except (ImportError, OSError, TypeError, ValueError) as error:
         print(f"adabelief: error: {error}", file=sys.stderr)
         return 1

@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 
 from adabelief_core.portable import Entry, Snapshot
 from adabelief_core.portable._convert import Settings
+from adabelief_core.portable._progress import watched
 from adabelief_jax._portable import _FIELDS, _named, optimizer_of, restore
 
 
@@ -59,7 +60,7 @@ def read(path: Path, _: Settings) -> Snapshot:
     return Snapshot(
         {
             name: Entry(int(belief["count"]), leaves[name], **{key: x[name] for key, x in moments.items()})
-            for name in shapes
+            for name in watched(shapes, "taking")
         }
     )
 
@@ -81,7 +82,7 @@ def write(taken: Snapshot, path: Path, _: Settings) -> None:
         raise ValueError("Invalid maximize: True (Optax ascends by negating the gradients outside)")
     with jax.enable_x64(any(entry.p.dtype.itemsize > 4 for entry in taken.entries.values())):
         params: dict[str, Any] = {}
-        for name, entry in taken.entries.items():
+        for name, entry in watched(taken.entries.items(), "restoring"):
             *folders, leaf = name.split("/")
             node = params
             for folder in folders:

@@ -12,6 +12,7 @@ import numpy as np
 from adabelief_core import Hyperparameters
 from adabelief_core.portable import Entry, Snapshot, count_of, fitted, refuse_other_hyperparameters
 from adabelief_core.portable import Mapping as Moves
+from adabelief_core.portable._progress import watched
 from adabelief_tf._optimizer import AdaBelief
 
 _LISTS = {"m": "_momentums", "s": "_beliefs", "v": "_max_beliefs", "k": "_kahan_comps"}
@@ -48,7 +49,7 @@ def snapshot(optimizer: Any, model: Any) -> Snapshot:
     step = _steps(optimizer)
     rate, decay = _last(optimizer._learning_rate, step), _last(optimizer.weight_decay or 0.0, step)
     entries = {}
-    for name, state in _states(optimizer, variables).items():
+    for name, state in watched(_states(optimizer, variables).items(), "taking"):
         arrays = {key: _array(x) for key, x in state.items()}
         entries[name] = Entry(step, _array(variables[name]), **arrays, h=_rule(optimizer, variables[name], rate, decay))
     return Snapshot(entries)
@@ -96,7 +97,7 @@ def restore(
         decay = _last(optimizer.weight_decay or 0.0, step)
         for name, entry in entries.items():
             refuse_other_hyperparameters(name, entry, _rule(optimizer, variables[name], 0.0, decay))
-    for name, state in states.items():
+    for name, state in watched(states.items(), "restoring"):
         _assign(variables[name], entries[name].p)
         for key, x in state.items():
             _assign(x, getattr(entries[name], key))

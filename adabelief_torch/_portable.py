@@ -13,6 +13,7 @@ from torch import Tensor
 from adabelief_core import Hyperparameters
 from adabelief_core.portable import Entry, Snapshot, fitted, refuse_other_hyperparameters
 from adabelief_core.portable import Mapping as Moves
+from adabelief_core.portable._progress import watched
 from adabelief_torch._distributed import layout, spread
 from adabelief_torch._memory import MOMENTS, to_numpy
 from adabelief_torch._optimizer import AdaBelief
@@ -49,7 +50,7 @@ def snapshot(optimizer: AdaBelief, named_parameters: Iterable[tuple[str, Tensor]
         True
     """
     entries = {}
-    for name, (p, h) in _named(optimizer, named_parameters).items():
+    for name, (p, h) in watched(_named(optimizer, named_parameters).items(), "taking"):
         state = optimizer.state.get(p) or {"step": torch.zeros(()), "exp_avg": zeros(p), "exp_avg_var": zeros(p)}
         arrays = {key: to_array(state[theirs]) for key, theirs in _KEYS.items() if theirs in state}
         entries[name] = Entry(int(state["step"]), to_array(p), **arrays, h=h)
@@ -93,7 +94,7 @@ def restore(
     places = {p: name for name, (p, _) in named.items()}
     order = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
-    for index, p in enumerate(order):
+    for index, p in watched(list(enumerate(order)), "restoring"):
         entry, h = entries[places[p]], named[places[p]][1]
         if entry.step == 0:
             continue

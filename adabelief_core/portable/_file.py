@@ -15,6 +15,7 @@ import numpy as np
 
 from adabelief_core._hyperparameters import Hyperparameters
 from adabelief_core._inplace import as_reals
+from adabelief_core.portable._progress import watched
 from adabelief_core.portable._snapshot import ARRAYS, Entry
 
 FORMAT = "adabelief"
@@ -82,7 +83,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Entry]:
             keys = list(file.keys())
             if any(file.get_slice(key).get_dtype() == "BF16" for key in keys):
                 import ml_dtypes  # noqa: F401 - NumPy knows bfloat16 from then on
-            arrays = {key: file.get_tensor(key) for key in keys}
+            arrays = {key: file.get_tensor(key) for key in watched(keys, "reading")}
     except SafetensorError as error:
         raise ValueError(f"Invalid file {os.fspath(path)!r}: no safetensors file, or a damaged one ({error})") from None
     if metadata.get("sha256") != _digest(metadata.get("run", ""), arrays):
@@ -116,7 +117,7 @@ def _joined(x: np.ndarray) -> np.ndarray:
 
 def _digest(run: str, arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256(run.encode())
-    for key, x in sorted(arrays.items()):
+    for key, x in watched(sorted(arrays.items()), "checking"):
         digest.update(f"\n{key} {x.dtype.name} {list(x.shape)}\n".encode())
         digest.update(x.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

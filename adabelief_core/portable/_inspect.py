@@ -8,6 +8,7 @@ import numpy as np
 
 from adabelief_core._inplace import as_reals
 from adabelief_core._text import table
+from adabelief_core.portable._progress import watched
 from adabelief_core.portable._snapshot import ARRAYS, Entry, Snapshot
 
 _HEADER = ("parameter", "shape", "dtype", "step", "‖m‖", "‖√ŝ‖", "not finite")
@@ -18,7 +19,7 @@ def describe(snapshot: Snapshot) -> str:
 
     √ŝ needs β2, and is "?" where the hyperparameters are not known or no step has been taken.
     """
-    lines = [_HEADER, *(_cells(name, entry) for name, entry in snapshot.entries.items())]
+    lines = [_HEADER, *(_cells(name, entry) for name, entry in watched(snapshot.entries.items(), "inspecting"))]
     count = sum(entry.p.size for entry in snapshot.entries.values())
     text = [table(lines), "", f"{len(snapshot.entries)} parameters of {count:,} elements"]
     known: dict[str, list[str]] = {}

@@ -1,13 +1,18 @@
 """`adabelief inspect` and `adabelief convert` on this package's own files; each framework's are its adapter's tests."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from adabelief_core import AdaBelief, _cli
 from adabelief_core.portable import Entry, Snapshot, snapshot
+from adabelief_core.portable._inspect import describe
+from adabelief_core.portable._progress import watching
 
 
 @pytest.fixture
@@ -140,3 +145,37 @@ def test_an_option_that_is_no_json(option, capsys):
         _cli.main(["inspect", "x.safetensors", "--set", option])
     assert stop.value.code == 2
     assert f"{option!r} (expected NAME=VALUE" in capsys.readouterr().err
+
+
+def test_loops_over_tensors_are_shown_to_who_watches(path, taken, tmp_path):
+    seen = []
+
+    def show(items, doing):
+        seen.append((doing, len(items)))
+        return items
+
+    with watching(show):
+        assert list(Snapshot.load(path).entries) == list(taken.entries)
+        taken.save(tmp_path / "again.safetensors")
+        describe(taken)
+    assert seen == [("reading", 6), ("checking", 6), ("checking", 6), ("inspecting", 2)]
+    Snapshot.load(path)
+    assert len(seen) == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_a_terminal_gets_a_bar(path, tmp_path):
+    import termios
+
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    command = [sys.executable, "-m", "adabelief_core", "convert", path, tmp_path / "there.safetensors"]
+    done = subprocess.run(command, stderr=theirs, stdout=subprocess.PIPE, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert "reading: " in shown
+    assert "0/6" in shown
+    assert done.stdout == b""
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert b"0/6" not in done.stderr
