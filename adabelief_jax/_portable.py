@@ -27,6 +27,8 @@ def snapshot(
     A parameter's name is its path in the tree, joined by "/" as Flax has it: `{"dense": {"kernel": …}}` holds
     "dense/kernel". Parameters that no AdaBelief updates are left out.
 
+    Where several processes share an array, all of them must call, and each gets the whole run.
+
     Args:
         opt_state: The optimizer's state, of `adabelief_jax` or of `optax.adabelief`.
         params: The parameters.
@@ -54,9 +56,9 @@ def snapshot(
     leaves = _named(params)
     for name, belief in _homes(opt_state, leaves).items():
         moments = {key: getattr(belief, field, None) for key, field in _FIELDS.items()}
-        arrays = {key: np.asarray(_named(tree)[name]) for key, tree in moments.items() if tree is not None}
+        arrays = {key: _fetched(_named(tree)[name]) for key, tree in moments.items() if tree is not None}
         try:
-            entries[name] = Entry(int(belief.count), np.asarray(leaves[name]), **arrays, h=hyperparameters)
+            entries[name] = Entry(int(belief.count), _fetched(leaves[name]), **arrays, h=hyperparameters)
         except ValueError as error:
             raise ValueError(f"Invalid opt_state: {name!r}: {error}") from None
     return Snapshot(entries)
@@ -67,7 +69,8 @@ def restore(
 ) -> tuple[optax.OptState, optax.Params]:
     """Put a run into Optax, which goes on bit for bit.
 
-    All counts of steps in the state are set, those of schedules too. Arrays keep the sharding of those they replace.
+    All counts of steps in the state are set, those of schedules too. Arrays keep the sharding of those they replace,
+    also over several processes, which do not communicate.
 
     Args:
         opt_state: A state of the optimizer, such as `init` gives.
@@ -169,7 +172,22 @@ def _counted(opt_state: optax.OptState, count: int) -> optax.OptState:
 def _put(x: np.ndarray, like: Any, what: str) -> jax.Array:
     if x.dtype != like.dtype:
         raise ValueError(f"Invalid snapshot: {what}: {x.dtype} (expected {like.dtype}, which the state has)")
+    if _lies_elsewhere(like):
+        return jax.make_array_from_callback(x.shape, like.sharding, lambda part: x[part])
     return jax.device_put(x, getattr(like, "sharding", None))
+
+
+def _fetched(x: Any) -> np.ndarray:
+    if _lies_elsewhere(x):
+        from jax.experimental import multihost_utils
+
+        return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+    return np.asarray(x)
+
+
+def _lies_elsewhere(x: Any) -> bool:
+    """Whether other processes hold parts of it."""
+    return isinstance(x, jax.Array) and not x.is_fully_addressable
 
 
 def _is_belief(x: Any) -> bool:

@@ -1,7 +1,10 @@
 """A run out of Optax and into it, wherever in the state AdaBelief is."""
 
+import json
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -233,3 +236,23 @@ def test_layers_of_flax():
     assert int(state[0].count) == 2
     assert jax.tree.map(jnp.shape, moved) == jax.tree.map(jnp.shape, params)
     assert all((x == 1).all() for x in jax.tree.leaves(moved))
+
+
+def test_a_run_that_two_processes_share(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    both = [
+        subprocess.Popen(
+            [sys.executable, Path(__file__).parent / "two_processes.py", coordinator, str(index), tmp_path / "run"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in (0, 1)
+    ]
+    (out, problem), (_, other) = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], problem + other
+    answer = json.loads(out.strip().splitlines()[-1])
+    assert answer.pop("same") == [True] * 2 * 9  # on two devices: p, m, s and v of two parameters, and the count
+    assert answer == {"shared": True, "kept": True, "shape": [8, 3], "step": 2}
