@@ -1,7 +1,7 @@
 """One of two processes that share a run: `python two_processes.py COORDINATOR INDEX FILE`.
 
-They take two steps, write the run, and go on from it, each on its own devices. Process 0 prints whether its part of what
-follows has the bits of the run that went on, as JSON.
+They take two steps, write the run, and go on from it, each on its own devices. Process 0 writes, as JSON, whether its part
+of what follows has the bits of the run that went on.
 """
 
 import json
@@ -62,11 +62,11 @@ def parts(run):
 answer = {
     "shared": not params["w"].is_fully_addressable,
     "same": [a.tobytes() == b.tobytes() for a, b in zip(parts(stayed), parts(moved), strict=True)],
-    "kept": again["w"].sharding == params["w"].sharding,
+    "kept": again["w"].sharding == other["w"].sharding,
     "shape": list(taken.entries["w"].p.shape),
     "step": taken.entries["b"].step,
 }
 if index == "0":
     assert Snapshot.load(file).entries["w"].m.tobytes() == taken.entries["w"].m.tobytes()
-    print(json.dumps(answer))
+    json.dump(answer, sys.stdout)
 jax.distributed.shutdown()
