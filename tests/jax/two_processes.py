@@ -1,7 +1,7 @@
 """One of two processes that share a run: `python two_processes.py COORDINATOR INDEX FILE`.
 
-They take two steps, write the run, and go on from it, each on its own devices. Process 0 writes, as JSON, whether its part
-of what follows has the bits of the run that went on.
+They take two steps, write the run, and go on from it, each on its own devices. Process 0 writes, as JSON, whether its
+part of what follows has the bits of the run that went on.
 """
 
 import json
