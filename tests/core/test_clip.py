@@ -56,6 +56,17 @@ def test_with_it_no_step_is_longer_than_k_times_the_bound(case, dtype, kernel):
     assert bounds[-1] == pytest.approx(2.0, rel=1e-6)
 
 
+@pytest.mark.parametrize("beta1", [0.5, 0.9])
+def test_the_standard_deviation_of_the_direction_of_noise(beta1):
+    """What docs/algorithm.md says of it: √((1-β1)/2)/β1."""
+    params = {"w": np.zeros(10_000)}
+    optimizer = AdaBelief(params, lr=1.0, betas=(beta1, 0.999))
+    for _ in range(1000):
+        params["w"][:] = 0
+        optimizer.step({"w": RNG.standard_normal(10_000)})
+    assert params["w"].std() == pytest.approx(np.sqrt((1 - beta1) / 2) / beta1, rel=0.05)
+
+
 def test_the_bound_comes_before_the_bias_correction():
     """At the first step u is 0.1 g/(0.9 |g|), and k is 10."""
     for bound, length in ((None, 10 / 9), (0.2, 10 / 9), (0.1, 1.0), (0.01, 0.1)):
