@@ -173,7 +173,7 @@ def test_examples(name):
 
 
 def test_public_names():
-    names = ["ScaleByBeliefState", "adabelief", "restore", "scale_by_belief", "snapshot"]
+    names = ["ScaleByBeliefState", "adabelief", "presets", "restore", "scale_by_belief", "snapshot"]
     assert sorted(adabelief_jax.__all__) == names
     assert isinstance(adabelief(0.1), optax.GradientTransformationExtraArgs)
     assert isinstance(scale_by_belief(), optax.GradientTransformation)
