@@ -78,9 +78,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation site, into site/."""
+    """The documentation site, into site/: strict, whole, and readable without a network."""
     session.install("-e", ".", *group("docs"))
     session.run("mkdocs", "build", "--strict")
+    session.run("python", "tests/built_site.py", "site")
 
 
 @nox.session

@@ -50,9 +50,15 @@ def blocks(page: str) -> list[Block]:
 
 def commands(text: str) -> list[list[str]]:
     """The words of each command of a shell block, without comments and variables set for one command."""
-    lines = [shlex.split(line.removeprefix("$ "), comments=True) for line in text.replace("\\\n", " ").splitlines()]
-    while_set = re.compile(r"[A-Z_]+=")
-    return [words[next(i for i, word in enumerate(words) if not while_set.match(word)) :] for words in lines if words]
+    lines = text.replace("\\\n", " ").replace("&&", "\n").splitlines()
+    found = []
+    for line in lines:
+        words = shlex.split(line.removeprefix("$ "), comments=True)
+        while words and re.match(r"[A-Z_]+=", words[0]):
+            words = words[1:]
+        if words:
+            found.append(words)
+    return found
 
 
 def check_static(block: Block) -> None:

@@ -1,4 +1,4 @@
-"""Run the blocks of one page, in order, in this process and folder: each block in a namespace of its own.
+"""Run blocks of one page, in order, in this process and folder: each block in a namespace of its own.
 
 Its argument is JSON: the page's name and its blocks. `adabelief` commands run in processes of their own, which find the
 modules that the page has written.

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from dataclasses import asdict
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 
 import pytest
-from pages import PAGES, ROOT, SHELL, Block, blocks, check_static
+from pages import PAGES, ROOT, Block, blocks, check_static
 
 BLOCKS = {page: blocks(page.read_text()) for page in PAGES}
 
@@ -24,16 +25,25 @@ def run(page, found, folder):
     return subprocess.run([sys.executable, runner, request], cwd=folder, capture_output=True, text=True, check=False)
 
 
+def frameworks(block):
+    """Those that a Python block imports; () for others, which no framework minds."""
+    return tuple(re.findall(r"^(?:from|import) (?:adabelief_)?(torch|keras|tf|jax)\b", block.text, re.MULTILINE))
+
+
+def groups(found):
+    """The blocks in runs that one process can do: TensorFlow and PyTorch may abort a process that has both."""
+    return [list(group) for _, group in groupby(found, lambda block: {*frameworks(block)} - {"tf"})]
+
+
 @pytest.mark.parametrize("page", [page for page, found in BLOCKS.items() if found], ids=name)
 def test_the_blocks_of_the_page_run(page, tmp_path):
     for block in BLOCKS[page]:
         check_static(block)
-    text = "\n".join(block.text for block in BLOCKS[page] if block.language == "python")
     for framework in ("torch", "keras", "jax"):
-        if re.search(rf"^import {framework}\b", text, re.MULTILINE) and find_spec(framework) is None:
+        if find_spec(framework) is None and any(framework in frameworks(block) for block in BLOCKS[page]):
             pytest.skip(f"{framework} is not installed")
-    if text or any(block.language in SHELL and "adabelief " in block.text for block in BLOCKS[page]):
-        done = run(name(page), BLOCKS[page], tmp_path)
+    for group in groups(BLOCKS[page]):
+        done = run(name(page), group, tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout == ""
 
@@ -103,3 +113,8 @@ def test_blocks_share_the_folder_and_no_names(tmp_path):
     page = '```python title="one.py"\nx = 1\n```\n```python\nfrom one import x\nassert "y" not in globals()\n```\n'
     assert [block.title for block in blocks(page)] == ["one.py", None]
     assert run("page.md", [Block("python", "y = 1\n", 1), *blocks(page)], tmp_path).returncode == 0
+
+
+def test_a_process_for_each_framework():
+    page = "".join(f"```python\nimport {name}\n```\n" for name in ("torch", "torch", "keras", "numpy", "keras"))
+    assert [len(group) for group in groups(blocks(page))] == [2, 1, 1, 1]
