@@ -14,6 +14,7 @@ from adabelief_core._hyperparameters import Hyperparameters
 from adabelief_core._inplace import compute_dtype
 
 DTYPES = ("float32", "float64", "bfloat16", "float16", "complex64")
+"""The dtypes that the harness knows."""
 
 # Keras keeps the learning rate in a float32 variable; one that float32 holds exactly is the same to all.
 _LR = float(np.float32(0.01))
