@@ -12,8 +12,13 @@ from pathlib import Path
 from urllib.parse import unquote
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("adabelief_core", "adabelief_core.parity", "adabelief_core.portable") + tuple(
-    f"adabelief_{name}" for name in ("torch", "tf", "jax")
+PACKAGES = (
+    "adabelief_core",
+    "adabelief_core.parity",
+    "adabelief_core.portable",
+    "adabelief_torch",
+    "adabelief_tf",
+    "adabelief_jax",
 )
 LINKS_THAT_LOAD = {"stylesheet", "preload", "modulepreload", "icon", "preconnect", "dns-prefetch", "manifest"}
 ELSEWHERE = re.compile(r"(?:[a-z]+:)?//", re.I)

@@ -1,4 +1,4 @@
-"""Every block of the README and the documentation runs as it stands, or is checked; none is of a language unknown here."""
+"""Every block of the README and the documentation runs or is checked; none is of a language that is unknown here."""
 
 import json
 import re
@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from importlib.util import find_spec
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import pytest
@@ -58,7 +58,7 @@ def test_there_are_blocks_for_all_four():
 def test_no_code_is_indented_in_place_of_a_fence(page):
     outside = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.M | re.S)
     paragraphs = outside.split("\n\n")
-    for before, paragraph in zip(paragraphs, paragraphs[1:], strict=False):
+    for before, paragraph in pairwise(paragraphs):
         if paragraph.startswith("    "):
             assert re.match(r"\n* *([-*]|\d+\.) |    ", before), paragraph
 
