@@ -58,7 +58,7 @@ class Hyperparameters:
             names the argument and the value.
         TypeError: A value is of the wrong type, or a name is unknown.
 
-    Example:
+    Examples:
         >>> from adabelief_core import Hyperparameters
         >>> Hyperparameters(betas=(0.9, 1.0))
         Traceback (most recent call last):
@@ -137,7 +137,7 @@ def spelt(options: Mapping[str, Any], spelling: Mapping[str, str]) -> dict[str, 
         options: Field to value.
         spelling: As that of `Hyperparameters`; a pair whose members have names of their own is taken apart.
 
-    Example:
+    Examples:
         >>> from adabelief_core import spelt
         >>> spelling = {"lr": "rate", "betas[0]": "b1", "betas[1]": "b2"}
         >>> spelt({"lr": 0.1, "betas": (0.9, 0.99), "rectify": True}, spelling)

@@ -46,7 +46,7 @@ def compute_dtype(dtype: np.dtype) -> np.dtype:
     Raises:
         TypeError: Any other dtype.
 
-    Example:
+    Examples:
         >>> from adabelief_core import compute_dtype
         >>> compute_dtype(np.dtype("float16"))
         dtype('float32')
@@ -96,7 +96,7 @@ def update_inplace(jobs: Sequence[Job], *, kernel: Kernel | None = None, threads
         threads: The most threads. None: the cores this process may use, 8 at the most. Less than a
             million elements are worked on by one.
 
-    Example:
+    Examples:
         >>> from adabelief_core import Hyperparameters, Job, coefficients, update_inplace
         >>> h = Hyperparameters(lr=0.1)
         >>> p, g, m, s = np.ones(1), np.full(1, 0.5), np.zeros(1), np.zeros(1)

@@ -63,7 +63,7 @@ class AdaBelief:
         ValueError: An invalid value; the message names the argument and the value.
         TypeError: An unknown name, or a parameter that is no array of a supported dtype.
 
-    Example:
+    Examples:
         >>> from adabelief_core import AdaBelief
         >>> params = {"w": np.array([1.0, 2.0])}
         >>> optimizer = AdaBelief(params, lr=0.1)

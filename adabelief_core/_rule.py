@@ -130,8 +130,6 @@ def update(
 ) -> tuple[Any, Any, Any, Any]:
     """One step of AdaBelief: Adam whose second moment tracks (g - m)², the surprise of the gradient.
 
-    ::
-
         1   g ← -g                                    if maximize
         2   g ← g + λ p                               if the decay is coupled
         3   m ← β1 m + (1-β1) g                       Algorithm 2, line 6; subnormal m ← 0
@@ -168,7 +166,7 @@ def update(
     Returns:
         (Δ, m, s, v), new arrays; v is s without amsgrad. The parameter becomes p + Δ.
 
-    Example:
+    Examples:
         >>> from adabelief_core import Hyperparameters, coefficients, update
         >>> h = Hyperparameters(lr=0.1)
         >>> p, g, zero = np.array([1.0]), np.array([0.5]), np.zeros(1)
@@ -203,8 +201,6 @@ def compensated(
 ) -> tuple[Any, Any]:
     """Kahan's sum in place of line 11 of `update`: what rounding the parameter drops is kept in k and added later.
 
-    ::
-
         k ← k + Δ
         Δ ← k
         k ← k - ((p + Δ) - p)         with p + Δ as it is stored
@@ -222,7 +218,7 @@ def compensated(
     Returns:
         (Δ, k), new arrays. The parameter becomes p + Δ.
 
-    Example:
+    Examples:
         >>> from adabelief_core import compensated
         >>> p, k = np.float32(2**24), np.float32(0)
         >>> for _ in range(4):                      # p + 1 rounds to p

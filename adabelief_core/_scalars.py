@@ -142,7 +142,7 @@ def switch_step(beta2: float, threshold: float = 5.0) -> int | None:
     Returns:
         The step, or None where ρ_∞ <= 5 (β2 <= 2/3): never.
 
-    Example:
+    Examples:
         >>> switch_step(0.999), switch_step(0.6)
         (6, None)
 
@@ -176,13 +176,11 @@ def step_scalars(
     With b1 = 1-β1^t, b2 = 1-β2^t, ρ_∞ = 2/(1-β2) - 1, ρ_t = ρ_∞ - 2tβ2^t/b2 and
     r_t = √((ρ_t-4)(ρ_t-2)ρ_∞ / ((ρ_∞-4)(ρ_∞-2)ρ_t)):
 
-    ============================  ========================================  =====  ========
-    phase                         k                                         c      adaptive
-    ============================  ========================================  =====  ========
-    plain                         1/b1                                      1/√b2  yes
-    rectify, ρ_t >= 5             r_t·√b2/b1                                1      yes
-    rectify, ρ_t < 5              1/b1 if degenerated_to_sgd, else 0        -      no
-    ============================  ========================================  =====  ========
+    | phase | k | c | adaptive |
+    |---|---|---|---|
+    | plain | 1/b1 | 1/√b2 | yes |
+    | rectify, ρ_t >= 5 | r_t·√b2/b1 | 1 | yes |
+    | rectify, ρ_t < 5 | 1/b1 if degenerated_to_sgd, else 0 | - | no |
 
     Args:
         t: Step, counted from 1: a float64 scalar of the framework. With `known` arrays of shape (32, 1) and a
@@ -202,7 +200,7 @@ def step_scalars(
     Returns:
         Float64 scalars of the framework.
 
-    Example:
+    Examples:
         >>> from adabelief_core import Hyperparameters, step_scalars
         >>> k, c, _, adaptive = step_scalars(np.float64(1), Hyperparameters())
         >>> float(round(k, 6)), float(round(c, 6)), adaptive

@@ -11,7 +11,7 @@ follows `eps`. Where nothing decays the table leaves `weight_decouple` open ("Tr
 here. The table says nothing of schedules, clipping or batches. Its advice to take ε a hundred times larger in
 TensorFlow is for adabelief-tf; the step of `adabelief_tf` is the same as everywhere.
 
-Example:
+Examples:
     >>> import numpy as np
     >>> from adabelief_core import AdaBelief, presets
     >>> optimizer = AdaBelief({"w": np.ones(2)}, **presets.GAN)

@@ -86,7 +86,7 @@ def adabelief(
             or `kahan_sum` misses the parameters.
         TypeError: A value is no number or no dtype. From `init`: a parameter of another dtype.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, optax
         >>> from adabelief_jax import adabelief
         >>> opt = adabelief(0.1, weight_decay=1e-4, rectify=True)

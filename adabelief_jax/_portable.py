@@ -38,7 +38,7 @@ def snapshot(
         ValueError: The state holds no AdaBelief, or two for one parameter; or `MultiSteps` has gathered gradients for a
             step that is yet to come; or moments are kept in a dtype of their own (`mu_dtype`, `nu_dtype`).
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, optax
         >>> from adabelief_jax import adabelief, restore, snapshot
         >>> params = {"w": jnp.ones(2)}

@@ -58,7 +58,7 @@ def scale_by_belief(
             `update`: a gradient does not fit the state.
         TypeError: A value is no number or no dtype. From `init`: a parameter of another dtype.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, optax
         >>> from adabelief_jax import scale_by_belief
         >>> opt = optax.chain(scale_by_belief(rectify=True), optax.scale_by_learning_rate(0.1))

@@ -22,7 +22,7 @@ class ScaleByBeliefState(NamedTuple):
     The moments have the parameters' tree, shapes and sharding. Unless `mu_dtype` or `nu_dtype` says otherwise, they are
     float32 for float16, bfloat16 and float32 parameters, float64 for float64, and complex for complex ones.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, optax
         >>> from adabelief_jax import ScaleByBeliefState
         >>> old = optax.scale_by_belief().init(jnp.zeros(2))

@@ -16,8 +16,6 @@ from adabelief_tf._tensors import Schedule
 class WarmupLinearDecay(Schedule):
     """A learning rate that climbs linearly from 0 to its full height, and falls linearly from there.
 
-    ::
-
         lr · t/w                                    t <= w = warmup_proportion · total_steps
         lr + (min_lr - lr) · (t - w)/(n - w)        w <  t <= n = total_steps
         min_lr                                      t >  n
@@ -34,7 +32,7 @@ class WarmupLinearDecay(Schedule):
     Raises:
         ValueError: An argument is outside its range.
 
-    Example:
+    Examples:
         >>> schedule = WarmupLinearDecay(1.0, total_steps=10, warmup_proportion=0.5)
         >>> [round(float(schedule(step)), 6) for step in (0, 4, 6, 20)]     # Keras counts from 0
         [0.2, 1.0, 0.6, 0.0]
@@ -118,7 +116,7 @@ class AdaBeliefOptimizer(AdaBelief):
         ValueError: An argument is outside its range or not recognized, or two exclude each other.
         TypeError: An argument is of the wrong type.
 
-    Example:
+    Examples:
         >>> optimizer = AdaBeliefOptimizer(lr=1e-3, total_steps=1000, min_lr=1e-5, print_change_log=False)
         >>> round(float(optimizer._learning_rate(99)), 6)  # where the warm-up ends
         0.001

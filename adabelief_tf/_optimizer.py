@@ -90,7 +90,7 @@ class AdaBelief(State, _Backend, keras.optimizers.Optimizer):
         ValueError: An argument is outside its range or not recognized, or two exclude each other.
         TypeError: An argument is of the wrong type, or, from `build`, a variable is not floating-point.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> w = keras.Variable(np.ones(2, "float32"))
         >>> optimizer = AdaBelief(learning_rate=0.1)

@@ -32,7 +32,7 @@ def snapshot(optimizer: Any, model: Any) -> Snapshot:
         ValueError: Two variables have one name; or the optimizer has gathered gradients for a step that is yet to come,
             or averages variables (`use_ema`), which no other framework could go on with.
 
-    Example:
+    Examples:
         >>> from adabelief_tf import AdaBelief, restore, snapshot
         >>> w, other = keras.Variable(np.ones(2, "float32")), keras.Variable(np.zeros(2, "float32"))
         >>> optimizer = AdaBelief(0.1)

@@ -19,9 +19,9 @@ from adabelief_torch._traced import run_traced
 
 
 class AdaBelief(Optimizer):
-    r"""AdaBelief: steps far where the gradient is as predicted, and little where it is not.
+    """AdaBelief: steps far where the gradient is as predicted, and little where it is not.
 
-    It is Adam with the second moment of the surprise, :math:`(g - m)^2`, in place of :math:`g^2`. The formula is in
+    It is Adam with the second moment of the surprise, (g - m)², in place of g². The formula is in
     `adabelief_core.update`; every option can differ from group to group. With ε and ε_root of 1e-16 and without
     options it is Algorithm 2 of the paper.
 
@@ -66,7 +66,7 @@ class AdaBelief(Optimizer):
         RuntimeError: Two of `foreach`, `fused` and `differentiable` exclude each other, or `fused=True` asks for what a
             parameter's device cannot do.
 
-    Example:
+    Examples:
         >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
         >>> optimizer = AdaBelief([w], lr=0.1)
         >>> for _ in range(200):

@@ -36,7 +36,7 @@ def snapshot(optimizer: AdaBelief, named_parameters: Iterable[tuple[str, Tensor]
     Raises:
         ValueError: A parameter of the optimizer has no name, or two.
 
-    Example:
+    Examples:
         >>> from adabelief_torch import AdaBelief, restore, snapshot
         >>> model, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
         >>> optimizer = AdaBelief(model.parameters())

@@ -30,7 +30,7 @@ def compare(a: np.ndarray, b: np.ndarray) -> Difference:
     Raises:
         ValueError: Another shape or dtype.
 
-    Example:
+    Examples:
         >>> from adabelief_core.parity import compare
         >>> compare(np.float32([1, 2]), np.float32([1, np.nextafter(np.float32(2), np.float32(3))]))
         Difference(count=1, ulps=1)

@@ -37,7 +37,7 @@ def layers(source: Framework, target: Framework, table: Mapping[str, tuple[Kind,
     Raises:
         ValueError: An unknown framework or kind. From the function: a parameter of no layer in the table.
 
-    Example:
+    Examples:
         >>> from adabelief_core.portable import layers
         >>> layers("torch", "keras", {"0": ("conv2d", "stem")})("0.weight")
         Move(name='stem/kernel', axes=(2, 3, 1, 0), shape=None)

@@ -61,7 +61,7 @@ class Snapshot:
     Args:
         entries: The parameters.
 
-    Example:
+    Examples:
         >>> from adabelief_core import AdaBelief
         >>> from adabelief_core.portable import Snapshot, restore, snapshot
         >>> optimizer = AdaBelief({"w": np.ones(2)}, lr=0.1)
