@@ -45,7 +45,7 @@ def _stored(dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
     return lambda x: x if x.dtype == dtype else x.astype(dtype).astype(x.dtype)
 
 
-def _step(
+def _step(  # noqa: PLR0915 - one rule
     c: Coefficients,
     variant: Variant,
     stored: Callable[[np.ndarray], np.ndarray],
@@ -94,6 +94,8 @@ def _step(
         np.multiply(b, c.belief_scale, out=b)
         np.add(b, c.eps, out=b)
         n = np.divide(n, b, out=a)
+    if variant.clip:
+        n = np.clip(n, -c.update_clip, c.update_clip, out=a)
     u = np.multiply(n, c.scale, out=a)
 
     if variant.decay == "decoupled":
