@@ -1,0 +1,143 @@
+"""How far is each AdaBelief from the paper's formula? Measured against 50 digits; printed as Markdown tables."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from importlib import metadata
+
+import numpy as np
+from peer_arithmetic import arithmetic
+from peer_behaviour import behaviour
+from peer_packages import HYPER, Array, Runner, numpy_dtype, runners
+from tqdm import tqdm
+
+from adabelief_core.parity import paper
+
+DTYPES = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7}
+"""Each dtype's bits after the point."""
+SHOWN = (1, 10, 100, 1000)
+PACKAGES = ("adabelief", "adabelief-pytorch", "optax", "timm", "pytorch_optimizer", "torch", "jax", "numpy")
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far parameters are from the exact ones after some step."""
+
+    ulps: float
+    """The largest error, in units of the last place of the larger of where the parameter began and should be."""
+    relative: float
+    """The largest error over the largest distance that a parameter should have moved by then."""
+    nan: int
+    """Parameters that are not finite; the others alone count above."""
+    stuck: int
+    """Parameters that still are where they began, though they should have moved an ulp or more."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One set of gradients and the exact parameters they lead to.
+
+    `start` has magnitudes in [1, 2)/64, so that a usual step (lr 1e-3) is about 2 ulps of bfloat16. Gradients are
+    standard normal, and 0 throughout for the last eighth, as those of a pixel that is never lit. All are rounded to
+    the dtype first.
+    """
+
+    dtype: str
+    start: Array
+    grads: Sequence[Array]
+    exact: dict[int, list[Decimal]]
+
+    @classmethod
+    def draw(cls, dtype: str, steps: int, elements: int) -> Problem:
+        """The same numbers for every dtype, but for that rounding."""
+        rng = np.random.default_rng(0)
+        start = rng.uniform(1, 2, elements) * rng.choice([-1, 1], elements) / 64
+        drawn = rng.standard_normal((steps, elements))
+        drawn[:, elements - elements // 8 :] = 0
+        start, drawn = (x.astype(numpy_dtype(dtype)).astype(np.float64) for x in (start, drawn))
+        paths = [paper(float(p), map(float, gs), **HYPER) for p, gs in zip(start, drawn.T, strict=True)]
+        return cls(dtype, start, list(drawn), {t: [path[t - 1] for path in paths] for t in SHOWN if t <= steps})
+
+    def deviations(self, run: Runner) -> Iterator[tuple[int, Deviation]]:
+        """The deviation of a runner at each step that is shown."""
+        for t, p in enumerate(run(self.start, self.grads, self.dtype), 1):
+            if t in self.exact:
+                yield t, self.deviation(p, self.exact[t])
+
+    def deviation(self, p: Array, exact: Sequence[Decimal]) -> Deviation:
+        """Compare the parameters of one step."""
+        finite = np.isfinite(p)
+        errors = np.array([float(abs(Decimal(x) - y)) if ok else 0.0 for x, y, ok in zip(p, exact, finite, strict=True)])
+        rounded = np.array([float(x) for x in exact])
+        moved = np.abs(rounded - self.start)
+        exponent = np.floor(np.log2(np.maximum(np.abs(rounded), np.abs(self.start))))
+        ulps = 2.0 ** (exponent - DTYPES[self.dtype])
+        stuck = (p == self.start) & (moved >= ulps)
+        return Deviation((errors / ulps).max(), errors.max() / moved.max(), int((~finite).sum()), int(stuck.sum()))
+
+
+def bound(t: int) -> float:
+    """What we promise of a parameter in float32 and float64 here, in ulps: half an ulp a step for its own rounding,
+    and as much again for that of the moments and the step, as these are no larger than a parameter.
+    """
+    return 1.0 + t
+
+
+def measure(steps: int, elements: int) -> Iterator[tuple[str, str, dict[int, Deviation] | str]]:
+    """(dtype, optimizer, step to deviation), or what the optimizer raised in place of the last."""
+    for dtype in DTYPES:
+        problem = Problem.draw(dtype, steps, elements)
+        for label, run in runners(dtype).items():
+            try:
+                yield dtype, label, dict(problem.deviations(run))
+            except (RuntimeError, TypeError, ValueError) as error:
+                yield dtype, label, f"{type(error).__name__}: {error}"
+
+
+def cells(found: dict[int, Deviation] | str, steps: int, elements: int) -> list[str]:
+    """A row's cells: one a step, and a remark."""
+    shown = [t for t in SHOWN if t <= steps]
+    if isinstance(found, str):
+        return ["-"] * len(shown) + [found]
+    row = [f"{found[t].ulps:.2g}; {found[t].relative:.1e}" for t in shown]
+    last = found[shown[-1]]
+    remarks = [f"NaN: {last.nan} of {elements}"] * bool(last.nan) + [f"stuck: {last.stuck}"] * bool(last.stuck)
+    return [*row, ", ".join(remarks)]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=SHOWN[-1], help="steps to take (default: %(default)s)")
+    parser.add_argument("--elements", type=int, default=64, help="parameters (default: %(default)s)")
+    options = parser.parse_args()
+    for name in ("steps", "elements"):
+        if getattr(options, name) < (least := {"steps": 1, "elements": 8}[name]):
+            parser.error(f"Invalid --{name}: {getattr(options, name)} (expected an integer >= {least})")
+    total = sum(len(runners(dtype)) for dtype in DTYPES)
+    rows = [
+        [dtype, label, *cells(found, options.steps, options.elements)]
+        for dtype, label, found in tqdm(measure(options.steps, options.elements), total=total, unit="optimizer")
+    ]
+    shown = [f"t = {t}" for t in SHOWN if t <= options.steps]
+    print("\n## Deviation from the paper's formula: ulps; relative to the distance to move\n")
+    print(markdown(["dtype", "optimizer", *shown, ""], rows))
+    print("\n## The frameworks' own arithmetic\n")
+    print(markdown(*arithmetic()))
+    print("\n## Behaviour\n")
+    print(markdown(*behaviour()))
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
+    print(f"\nMeasured with {versions}, Python {platform.python_version()}, {platform.machine()}.")
+
+
+if __name__ == "__main__":
+    main()
