@@ -23,6 +23,7 @@ class Variant(NamedTuple):
     nesterov: bool = False
     maximize: bool = False
     kahan: bool = False
+    clip: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ class Hyperparameters:
         maximize: Ascend in place of descending.
         kahan_sum: True: compensated sum of the parameters, which keeps what rounding them drops (pure
             bfloat16 training). None: off.
+        update_clip: Bound of each element of u in line 7 of the rule, a finite number > 0: no step is longer than
+            lr·k·update_clip, and k falls to 1. Where gradients are constant, or clipped by element, or β1 is 0,
+            g - m goes to 0, and without a bound the step grows and grows. None: no bound.
         spelling: How the caller spells a field where it differs (`{"lr": "learning_rate"}`), so
             that errors speak the caller's language. Not stored.
 
@@ -79,6 +83,7 @@ class Hyperparameters:
     nesterov: bool = False
     maximize: bool = False
     kahan_sum: bool | None = None
+    update_clip: float | None = None
     spelling: InitVar[Mapping[str, str] | None] = None
 
     def __post_init__(self, spelling: Mapping[str, str] | None) -> None:
@@ -96,6 +101,10 @@ class Hyperparameters:
                 continue
             if not 0 <= number(value, name(field)) < math.inf:
                 raise ValueError(f"Invalid {name(field)}: {value} (expected a finite number >= 0)")
+        if self.update_clip is not None and not 0 < number(self.update_clip, name("update_clip")) < math.inf:
+            raise ValueError(
+                f"Invalid {name('update_clip')}: {self.update_clip} (expected None or a finite number > 0)"
+            )
         for index, beta in enumerate(self.betas):
             label = name(f"betas[{index}]")
             if not 0 <= number(beta, label) < 1:
@@ -117,7 +126,8 @@ class Hyperparameters:
         if self.weight_decay != 0:
             decoupled: Decay = "fixed" if self.fixed_decay else "decoupled"
             decay = decoupled if self.weight_decouple else "coupled"
-        return Variant(decay, self.rectify, self.amsgrad, self.nesterov, self.maximize, bool(self.kahan_sum))
+        kahan, clip = bool(self.kahan_sum), self.update_clip is not None
+        return Variant(decay, self.rectify, self.amsgrad, self.nesterov, self.maximize, kahan, clip)
 
 
 def number(value: object, name: str) -> float:

@@ -91,10 +91,11 @@ def table_kernel(variant: Variant, adaptive: bool, scaled: bool) -> Callable[...
         dtype each. All but g are overwritten, v under amsgrad and k under kahan.
     """
     maximize, amsgrad, nesterov, kahan = variant.maximize, variant.amsgrad, variant.nesterov, variant.kahan
+    clip = variant.clip
     coupled, decoupled, fixed = (variant.decay == kind for kind in ("coupled", "decoupled", "fixed"))
 
     def step(c, scale, addresses, sizes, like_p, like_g, like_m):  # type: ignore[no-untyped-def]
-        beta1, rest1, beta2, rest2, eps, eps_root, decay, minus_lr, factor, belief_scale, look_ahead, least = c
+        beta1, rest1, beta2, rest2, eps, eps_root, decay, bound, minus_lr, factor, belief_scale, look_ahead, least = c
         zero = least - least
         for row in range(sizes.size):
             size = sizes[row]
@@ -132,6 +133,9 @@ def table_kernel(variant: Variant, adaptive: bool, scaled: bool) -> Callable[...
                     u = look_ahead * mi + rest1 * gi
                 if adaptive:
                     u = u / (np.sqrt(vi) * belief_scale + eps)
+                if clip:
+                    # Comparisons, which a NaN passes through.
+                    u = bound if u > bound else -bound if u < -bound else u
                 u = factor * u
                 if decoupled:
                     u = u + decay * pi

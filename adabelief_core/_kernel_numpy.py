@@ -94,6 +94,8 @@ def _step(
         np.multiply(b, c.belief_scale, out=b)
         np.add(b, c.eps, out=b)
         n = np.divide(n, b, out=a)
+    if variant.clip:
+        n = np.clip(n, -c.update_clip, c.update_clip, out=a)
     u = np.multiply(n, c.scale, out=a)
 
     if variant.decay == "decoupled":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ class Coefficients(NamedTuple):
     eps: Any
     eps_root: Any
     weight_decay: Any
+    update_clip: Any
+    """Infinite where there is none."""
     minus_lr: Any
     scale: Any
     belief_scale: Any
@@ -54,8 +57,8 @@ def assemble(h: Any, scalars: StepScalars, lr: Any, dtype: Any, cast: Callable[[
     """Round the numbers of a step, each once, to the compute dtype.
 
     Args:
-        h: `Hyperparameters`, or a framework's own numbers under the names `betas`, `eps`, `eps_root` and
-            `weight_decay`.
+        h: `Hyperparameters`, or a framework's own numbers under the names `betas`, `eps`, `eps_root`,
+            `weight_decay` and `update_clip`.
         scalars: Those of the step, float64.
         lr: Learning rate of the step.
         dtype: Compute dtype, float32 or float64.
@@ -74,6 +77,7 @@ def assemble(h: Any, scalars: StepScalars, lr: Any, dtype: Any, cast: Callable[[
         eps=cast(h.eps),
         eps_root=cast(eps_root),
         weight_decay=cast(h.weight_decay),
+        update_clip=cast(math.inf if h.update_clip is None else h.update_clip),
         minus_lr=cast(-lr),
         scale=cast(scalars.scale),
         belief_scale=cast(scalars.belief_scale),
@@ -105,7 +109,10 @@ def belief(
     d = product(xp.sqrt(v) * c.belief_scale) + c.eps
     if variant.rectify:
         d = xp.where(c.adaptive, d, xp.ones_like(d))
-    return product(c.scale * (n / d)), m, s, v  # 7, 8
+    u = n / d  # 7
+    if variant.clip:
+        u = xp.clip(u, -c.update_clip, c.update_clip)
+    return product(c.scale * u), m, s, v  # 8
 
 
 def update(
@@ -132,6 +139,7 @@ def update(
         5   v ← max(v, s)                             if amsgrad, else s
         6   n ← β1·w m + (1-β1) g                     if nesterov, else m
         7   u ← n / (√v · c + ε)                      while adaptive, else n
+            u ← min(max(u, -C), C)                    if update_clip is C
         8   u ← k · u                                 k and c: the bias corrections, line 8
         9   u ← u + λ p                               if the decay is decoupled
         10  Δ ← (-lr) · u                             line 9; and - λ p if the decay is fixed
@@ -141,6 +149,7 @@ def update(
     the rule rounds twice; `product` is how such a framework forbids it, by adding a -0.0 that the compiler cannot
     see through. `kept` marks the value that a compiler must not compute twice. A subnormal m, such as is left of a
     gradient that has long been zero, becomes 0 everywhere: XLA and TensorFlow flush it, NumPy and PyTorch do not.
+    A NaN is in no bounds: it stays.
 
     Args:
         p: Parameter, an array of the compute dtype.
@@ -151,7 +160,7 @@ def update(
         c: Coefficients of this step.
         variant: The lines that run.
         xp: The arrays' namespace (`numpy`, `jax.numpy`, `keras.ops`, …): `sqrt`, `abs`,
-            `maximum`, `where`, `ones_like`, `zeros_like`.
+            `maximum`, `where`, `clip`, `ones_like`, `zeros_like`.
         product: Applied to each product that feeds a sum or, next to a scalar, another product: a
             compiler may multiply the scalar first.
         kept: Applied to the new s.

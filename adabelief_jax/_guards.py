@@ -67,6 +67,11 @@ class Namespace:
     where = staticmethod(lax.select)
 
     @staticmethod
+    def clip(x: Any, low: Any, high: Any) -> Any:
+        """x within bounds, which are scalars."""
+        return lax.clamp(low, x, high)
+
+    @staticmethod
     def zeros_like(x: Any) -> Any:
         """Zeros that keep x's derivative: what differentiates a step must get through a first moment of 0."""
         return x - lax.stop_gradient(x)

@@ -25,10 +25,19 @@ class Numbers(NamedTuple):
     eps: Any
     eps_root: Any
     weight_decay: Any
+    update_clip: Any
 
 
 def validated(
-    *, lr: Any = 0.0, b1: Any, b2: Any, eps: Any, eps_root: Any, weight_decay: Any = 0.0, **flags: Any
+    *,
+    lr: Any = 0.0,
+    b1: Any,
+    b2: Any,
+    eps: Any,
+    eps_root: Any,
+    weight_decay: Any = 0.0,
+    update_clip: Any,
+    **flags: Any,
 ) -> tuple[Hyperparameters, Numbers]:
     """Check what is known, and keep scalars of JAX as they are.
 
@@ -41,7 +50,15 @@ def validated(
     Raises:
         ValueError, TypeError: As `Hyperparameters`; the message names the argument and the value.
     """
-    given = {"learning_rate": lr, "b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, "weight_decay": weight_decay}
+    given = {
+        "learning_rate": lr,
+        "b1": b1,
+        "b2": b2,
+        "eps": eps,
+        "eps_root": eps_root,
+        "weight_decay": weight_decay,
+        "update_clip": update_clip,
+    }
     known = {name: _known(check_scalar(x, name)) for name, x in given.items()}
     h = Hyperparameters(
         lr=known["learning_rate"],
@@ -49,13 +66,12 @@ def validated(
         eps=known["eps"],
         eps_root=known["eps_root"],
         weight_decay=known["weight_decay"],
+        update_clip=known["update_clip"],
         spelling=_SPELLING,
         **flags,
     )
-    lr, b1, b2, eps, eps_root, weight_decay = (
-        x if isinstance(x, jax.Array) else known[name] for name, x in given.items()
-    )
-    return h, Numbers(lr, (b1, b2), eps, eps_root, weight_decay)
+    lr, b1, b2, *others = (x if isinstance(x, jax.Array) else known[name] for name, x in given.items())
+    return h, Numbers(lr, (b1, b2), *others)
 
 
 def check_scalar(x: Any, name: str) -> Any:
@@ -80,10 +96,10 @@ def step_coefficients(h: Hyperparameters, numbers: Numbers, step: Any, dtype: An
 
     # Float32 would be off by 2e-5 in 1 - 0.999^t, and by far more nearer to 1.
     with jax.enable_x64(True):
-        lr, betas, eps, eps_root, weight_decay = numbers
+        lr, betas, *others = numbers
         known = not any(isinstance(beta, jax.Array) for beta in betas)
         betas = h.betas if known else tuple(jnp.asarray(beta, jnp.float64) for beta in betas)
-        wide = Numbers(*map(_float64, (lr, betas, eps, eps_root, weight_decay)))
+        wide = Numbers(*map(_float64, (lr, betas, *others)))
         # Only what the scalars depend on: a new learning rate is no reason to compile them again.
         static = Hyperparameters(
             betas=h.betas if known else (0.0, 0.0), rectify=h.rectify, degenerated_to_sgd=h.degenerated_to_sgd

@@ -126,6 +126,7 @@ def optimizer_of(h: Hyperparameters) -> optax.GradientTransformationExtraArgs:
         weight_decouple=h.weight_decouple,
         fixed_decay=h.fixed_decay,
         kahan_sum=h.kahan_sum,
+        update_clip=h.update_clip,
     )
 
 

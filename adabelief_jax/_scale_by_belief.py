@@ -23,6 +23,7 @@ def scale_by_belief(
     amsgrad: bool = False,
     rectify: bool = False,
     degenerated_to_sgd: bool = True,
+    update_clip: Any = None,
     mu_dtype: Any = None,
     nu_dtype: Any = None,
 ) -> optax.GradientTransformation:
@@ -43,6 +44,7 @@ def scale_by_belief(
         rectify: Variance rectification of RAdam.
         degenerated_to_sgd: What rectification does in its first steps. True: momentum SGD. False: no
             update.
+        update_clip: Bound of each element of u in line 7 of the rule, > 0; see `adabelief`. None: no bound.
         mu_dtype: Dtype in which `mu` is kept; see `adabelief`.
         nu_dtype: Dtype in which `nu` and `nu_max` are kept; see `adabelief`.
 
@@ -80,6 +82,7 @@ def scale_by_belief(
         amsgrad=amsgrad,
         rectify=rectify,
         degenerated_to_sgd=degenerated_to_sgd,
+        update_clip=update_clip,
     )
 
     dtypes = Dtypes.of(mu_dtype, nu_dtype)

@@ -46,6 +46,11 @@ class _Namespace:
         # XLA's own maximum loses NaN on CPUs (its fast min and max). A NaN in s stays there, so this one keeps it in v.
         return tf.where(v >= s, v, s)
 
+    @staticmethod
+    def clip(x: Any, low: Any, high: Any) -> Any:
+        # Likewise: a NaN passes through comparisons.
+        return tf.where(x > high, high, tf.where(x < low, low, x))
+
 
 class Backend(TensorSteps):
     """Eager steps take their scalars from the host; graphs compute them in float64 tensors."""

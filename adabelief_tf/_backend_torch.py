@@ -27,8 +27,19 @@ def _in_numbers(step: Step) -> Step:
     return step._replace(coefficients=Coefficients._make([*map(float, numbers), adaptive]))
 
 
+class _Namespace:
+    """What the rule calls."""
+
+    abs, sqrt, maximum, where, ones_like, zeros_like = (
+        staticmethod(f) for f in (ops.abs, ops.sqrt, ops.maximum, ops.where, ops.ones_like, ops.zeros_like)
+    )
+    clip = staticmethod(torch.clamp)  # Keras' own makes a float32 tensor of a number first
+
+
 class Backend(TensorSteps):
     """On a CPU the core's kernel works on the tensors' own memory; elsewhere tensors are updated."""
+
+    _namespace = _Namespace
 
     @staticmethod
     def _dense(gradient: Any, variable: Any) -> Any:

@@ -71,6 +71,9 @@ class AdaBelief(State, _Backend, keras.optimizers.Optimizer):
         maximize: Ascend in place of descending.
         kahan_sum: True: compensated sum of the variables (`adabelief_core.compensated`), which keeps what rounding
             drops: for training in pure bfloat16, where small steps are lost otherwise. None: off.
+        update_clip: Bound of each element of u in line 7 of the rule, > 0: no step is longer than
+            learning_rate·k·update_clip, and k falls to 1. Where gradients are constant, or clipped by element
+            (`clipvalue`), or β1 is 0, g - m goes to 0, and without a bound the step grows and grows. None: no bound.
         clipnorm: Clip each gradient to this norm.
         clipvalue: Clip each element of the gradients to this absolute value.
         global_clipnorm: Clip all gradients together to this norm.
@@ -120,6 +123,7 @@ class AdaBelief(State, _Backend, keras.optimizers.Optimizer):
         nesterov: bool = False,
         maximize: bool = False,
         kahan_sum: bool | None = None,
+        update_clip: float | None = None,
         clipnorm: float | None = None,
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
@@ -157,6 +161,7 @@ class AdaBelief(State, _Backend, keras.optimizers.Optimizer):
         self.nesterov = nesterov
         self.maximize = maximize
         self.kahan_sum = kahan_sum
+        self.update_clip = update_clip
         self._hyperparameters(0.0 if callable(learning_rate) else learning_rate)
         self._given_rate = learning_rate
 
@@ -172,6 +177,7 @@ class AdaBelief(State, _Backend, keras.optimizers.Optimizer):
             eps=self.epsilon,
             eps_root=self.epsilon_root,
             weight_decay=0.0 if decay is None else decay,
+            update_clip=self.update_clip,
             **{name: getattr(self, name) for name in _SWITCHES},
             spelling=_SPELLING,
         )
@@ -290,7 +296,7 @@ class AdaBelief(State, _Backend, keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an optimizer like this one, for `from_config`."""
-        names = ("beta_1", "beta_2", "epsilon", "epsilon_root", *_SWITCHES)
+        names = ("beta_1", "beta_2", "epsilon", "epsilon_root", "update_clip", *_SWITCHES)
         config = super().get_config() | {name: getattr(self, name) for name in names}
         if isinstance(self.weight_decay, Schedule):
             config["weight_decay"] = keras.saving.serialize_keras_object(self.weight_decay)

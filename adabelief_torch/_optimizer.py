@@ -48,6 +48,9 @@ class AdaBelief(Optimizer):
         foreach: True: PyTorch's operations on many tensors at once. False: not them.
         kahan_sum: True: a compensated sum of the parameters, for pure bfloat16 training: what rounding a parameter
             drops is kept, in the arithmetic's dtype, and added later. None: off.
+        update_clip: Bound of each element of u in line 7 of the rule, > 0: no step is longer than lr·k·update_clip, and
+            k falls to 1. Where gradients are constant, or clipped by element (`clip_grad_value_`), or β1 is 0, g - m
+            goes to 0, and without a bound the step grows and grows. None: no bound.
         capturable: True: the step count stays beside the parameter, and nothing of a step is read by the host, so that
             a CUDA graph can capture it. On a CPU, which captures nothing, the steps are the same.
         differentiable: True: autograd records the step. A learning rate, betas and weight decay that are tensors get
@@ -96,6 +99,7 @@ class AdaBelief(Optimizer):
         maximize: bool = False,
         foreach: bool | None = None,
         kahan_sum: bool | None = None,
+        update_clip: float | None = None,
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
@@ -117,6 +121,7 @@ class AdaBelief(Optimizer):
             "maximize": maximize,
             "foreach": foreach,
             "kahan_sum": kahan_sum,
+            "update_clip": update_clip,
             "capturable": capturable,
             "differentiable": differentiable,
             "fused": fused,

@@ -61,6 +61,7 @@ class Numbers(NamedTuple):
     eps: float
     eps_root: float | None
     weight_decay: Any
+    update_clip: float | None
     variant: Variant
 
 
@@ -104,7 +105,8 @@ def read(group: Mapping[str, Any], *, host: bool = False) -> Options:
     h = _hyperparameters(values)
     if not keep:
         return Options(h, h, foreach, fused, capturable, differentiable)
-    numbers = Numbers(_scalar(lr), tuple(map(_scalar, betas)), h.eps, h.eps_root, _scalar(weight_decay), h.variant)
+    lr, weight_decay, betas = _scalar(lr), _scalar(weight_decay), tuple(map(_scalar, betas))
+    numbers = Numbers(lr, betas, h.eps, h.eps_root, weight_decay, h.update_clip, h.variant)
     return Options(h, numbers, foreach, fused, capturable, differentiable)
 
 

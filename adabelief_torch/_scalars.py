@@ -55,7 +55,8 @@ def tensor_coefficients(
     elif torch.compiler.is_compiling():
         # The compiler computes with changing numbers in another order than with tensors.
         h = _Traced((known.beta1[0][0], known.beta2[0][0]), h.rectify, h.degenerated_to_sgd)
-        numbers = Numbers(numbers.lr, h.betas, numbers.eps, numbers.eps_root, numbers.weight_decay, numbers.variant)
+        n = numbers
+        numbers = Numbers(n.lr, h.betas, n.eps, n.eps_root, n.weight_decay, n.update_clip, n.variant)
     scalars = step_scalars(
         t,
         h,

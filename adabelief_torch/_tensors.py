@@ -36,6 +36,7 @@ class Namespace:
     """What the core's rule and scalars ask of an array library."""
 
     abs = staticmethod(torch.abs)
+    clip = staticmethod(torch.clamp)
     floor = staticmethod(torch.floor)
     stack = staticmethod(torch.stack)
     zeros_like = staticmethod(torch.zeros_like)
@@ -182,6 +183,9 @@ def _update_chunk(stored: Any, p: Any, g: Any, m: Any, s: Any, v: Any, k: Any, c
             d = [torch.where(adaptive, x, 1.0) for adaptive, x in zip(c.adaptive, d, strict=True)]
         u = torch._foreach_div(u, d)
         del d
+    if variant.clip:
+        u = torch._foreach_clamp_min(u, -c.update_clip)
+        torch._foreach_clamp_max_(u, c.update_clip)
     u = torch._foreach_mul(u, c.scale)
 
     if variant.decay == "decoupled":

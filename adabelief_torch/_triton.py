@@ -65,7 +65,7 @@ def update_fused(
     with torch.cuda.device(p.device) if p.is_cuda else contextlib.nullcontext():
         columns, copies = _dense([column for column in zip(*batch, strict=True) if column[0] is not None])
         table, blocks = device_table(
-            header(h.betas, h.eps, h.eps_root, h.weight_decay, m.dtype),
+            header(h.betas, h.eps, h.eps_root, h.weight_decay, h.update_clip, m.dtype),
             tuple(map(Tensor.numel, columns[0])),
             tuple(map(Tensor.data_ptr, chain(steps, *columns))),
             steps[0],
@@ -96,6 +96,7 @@ def update_fused(
             NESTEROV=h.nesterov,
             MAXIMIZE=h.maximize,
             KAHAN=bool(h.kahan_sum),
+            CLIP=h.variant.clip,
             BLOCK=BLOCK,
             **_OPTIONS,
         )

@@ -38,7 +38,7 @@ def prepare(
 
     Args:
         table: The table.
-        scalars: Written: 8 + 6n numbers of the compute dtype, see `update`.
+        scalars: Written: 16 + 6n numbers of the compute dtype, see `update`.
         n: Number of tensors.
         lr: Learning rate: the bits of a float64, or a pointer.
         RECTIFY: Variance rectification.

@@ -29,9 +29,9 @@ LIMIT = tl.constexpr(130)
 SWITCH = tl.constexpr(131)
 NUMBERS = tl.constexpr(132)
 """Where the numbers of `Coefficients` that no step changes begin, rounded to the compute dtype."""
-SHARED = tl.constexpr(8)
-"""How many these are."""
-HEADER = tl.constexpr(140)
+SHARED = tl.constexpr(16)
+"""Places for them, a power of two; there are nine."""
+HEADER = tl.constexpr(148)
 
 # Columns.
 STEP = tl.constexpr(0)
@@ -91,21 +91,27 @@ def _host_table(header: tuple[int, ...], sizes: tuple[int, ...], addresses: tupl
 
 @lru_cache(maxsize=256)
 def header(
-    betas: tuple[float, float], eps: float, eps_root: float | None, weight_decay: float, dtype: torch.dtype
+    betas: tuple[float, float],
+    eps: float,
+    eps_root: float | None,
+    weight_decay: float,
+    update_clip: float | None,
+    dtype: torch.dtype,
 ) -> tuple[int, ...]:
     """What the table begins with: all numbers but the learning rate.
 
     Args:
-        betas, eps, eps_root, weight_decay: Those of `Hyperparameters`.
+        betas, eps, eps_root, weight_decay, update_clip: Those of `Hyperparameters`.
         dtype: Compute dtype.
     """
-    h = Hyperparameters(betas=betas, eps=eps, eps_root=eps_root, weight_decay=weight_decay)
+    h = Hyperparameters(betas=betas, eps=eps, eps_root=eps_root, weight_decay=weight_decay, update_clip=update_clip)
     cast = _CASTS[dtype]
     c = assemble(h, StepScalars(0, 0, 0, True), 0, cast, cast)
     beta1, beta2 = betas
     powers = np.concatenate([*power_table(beta1), *power_table(beta2)])
     singles = np.array([beta1, 1.0 - beta1, 2.0 / (1.0 - beta2) - 1.0])
-    shared = np.array([*c[:7], c.smallest_normal], np.float64)
+    shared = np.zeros(SHARED.value)
+    shared[:9] = [*c[:8], c.smallest_normal]
     switch = np.array([switch_step(beta2) or _NEVER])
     return tuple(np.concatenate([x.view(np.int64) for x in (powers, singles, switch, shared)]).tolist())
 

@@ -30,6 +30,7 @@ def update(
     NESTEROV: tl.constexpr,
     MAXIMIZE: tl.constexpr,
     KAHAN: tl.constexpr,
+    CLIP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Take the step on one block of one tensor, and count it with the tensor's first.
@@ -38,8 +39,9 @@ def update(
 
     Args:
         table: The table.
-        scalars: β1, 1-β1, β2, 1-β2, ε, ε_root, λ and the smallest normal number, then n each of -lr, k, c, β1·w,
-            whether the direction is divided by the belief, and the step's number; all in the compute dtype.
+        scalars: β1, 1-β1, β2, 1-β2, ε, ε_root, λ, the bound of the direction, the smallest normal number and 7 zeros,
+            then n each of -lr, k, c, β1·w, whether the direction is divided by the belief, and the step's number; all
+            in the compute dtype.
         n: Number of tensors.
         depth: Halvings that find one of n.
         grad_scale: Pointer to what gradients are divided by, or None.
@@ -47,7 +49,7 @@ def update(
         P: The parameters' dtype; tl.uint16 for bfloat16.
         G: The gradients', likewise.
         DECAY: As in `adabelief_core.Variant`; so are the other options.
-        RECTIFY, AMSGRAD, NESTEROV, MAXIMIZE, KAHAN: Options.
+        RECTIFY, AMSGRAD, NESTEROV, MAXIMIZE, KAHAN, CLIP: Options.
         BLOCK: Elements a program.
     """
     if found_inf is not None:  # noqa: SIM102 - known when it is compiled, as what is in it is not
@@ -85,13 +87,13 @@ def update(
     if (size >= BLOCK) & ((p | g | m | s | v | k) % 16 == 0):
         _step(
             p, g, m, s, v, k, start, None,
-            scalars, own, n, grad_scale, P, G, DECAY, RECTIFY, AMSGRAD, NESTEROV, MAXIMIZE, KAHAN, BLOCK,
+            scalars, own, n, grad_scale, P, G, DECAY, RECTIFY, AMSGRAD, NESTEROV, MAXIMIZE, KAHAN, CLIP, BLOCK,
         )  # fmt: skip
     else:
         inside = tl.arange(0, BLOCK) < size
         _step(
             p, g, m, s, v, k, start, inside,
-            scalars, own, n, grad_scale, P, G, DECAY, RECTIFY, AMSGRAD, NESTEROV, MAXIMIZE, KAHAN, BLOCK,
+            scalars, own, n, grad_scale, P, G, DECAY, RECTIFY, AMSGRAD, NESTEROV, MAXIMIZE, KAHAN, CLIP, BLOCK,
         )  # fmt: skip
 
 
@@ -100,7 +102,8 @@ def _step(  # noqa: PLR0915 - one line an operation of the rule
     p, g, m, s, v, k, start, inside,
     scalars, own, n, grad_scale,
     P: tl.constexpr, G: tl.constexpr, DECAY: tl.constexpr, RECTIFY: tl.constexpr, AMSGRAD: tl.constexpr,
-    NESTEROV: tl.constexpr, MAXIMIZE: tl.constexpr, KAHAN: tl.constexpr, BLOCK: tl.constexpr,
+    NESTEROV: tl.constexpr, MAXIMIZE: tl.constexpr, KAHAN: tl.constexpr, CLIP: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     C: tl.constexpr = scalars.dtype.element_ty
     # All is read before anything is written: the compiler may not move a load over a store.
@@ -111,7 +114,9 @@ def _step(  # noqa: PLR0915 - one line an operation of the rule
     eps = tl.load(scalars + 4)
     eps_root = tl.load(scalars + 5)
     weight_decay = tl.load(scalars + 6)
-    smallest_normal = tl.load(scalars + 7)
+    if CLIP:
+        bound = tl.load(scalars + 7)
+    smallest_normal = tl.load(scalars + 8)
     minus_lr = tl.load(own + MINUS_LR * n)
     scale = tl.load(own + SCALE * n)
     belief_scale = tl.load(own + BELIEF_SCALE * n)
@@ -155,7 +160,11 @@ def _step(  # noqa: PLR0915 - one line an operation of the rule
     d = _root(second) * belief_scale + eps
     if RECTIFY:
         d = tl.where(adaptive, d, 1.0)
-    u = scale * _quotient(u, d)
+    u = _quotient(u, d)
+    if CLIP:
+        # Comparisons, which a NaN passes through.
+        u = tl.where(u > bound, bound, tl.where(u < -bound, -bound, u))
+    u = scale * u
     if DECAY == "decoupled":
         u = u + weight_decay * wide
     u = minus_lr * u

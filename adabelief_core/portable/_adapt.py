@@ -85,6 +85,7 @@ def _meaning(h: Hyperparameters) -> dict[str, Any]:
         "nesterov": h.nesterov,
         "maximize": h.maximize,
         "kahan_sum": bool(h.kahan_sum),
+        "update_clip": h.update_clip,
     }
 
 

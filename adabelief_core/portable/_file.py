@@ -23,6 +23,7 @@ _MEANING = {
     "eps": "added to the denominator, after the bias correction",
     "eps_root": "added to the second moment at every step, in which it stays; null: the value of eps",
     "lr": "of the last step",
+    "update_clip": "bound of each element of n / (√v·c + ε), before its bias correction k; null: none",
     "complex": "pairs of reals on a last axis of their own",
 }
 

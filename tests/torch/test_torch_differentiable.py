@@ -14,6 +14,7 @@ VARIANTS = {
     "fixed, nesterov": {"weight_decay": 0.1, "fixed_decay": True, "nesterov": True},
     "rectify": {"rectify": True},
     "amsgrad, kahan_sum": {"amsgrad": True, "kahan_sum": True},
+    "update_clip": {"update_clip": 0.2},
 }
 
 

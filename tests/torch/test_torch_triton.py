@@ -311,6 +311,22 @@ def test_the_largest_second_moment_stays_nan_as_numpys_maximum_does():
 
 
 @interpreted
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_direction_is_bounded_and_stays_nan(dtype):
+    h = Hyperparameters(lr=1.0, eps=1e-8, update_clip=0.15)
+    row = Row(noise(40), dtype, t=10**6, g_dtype=torch.float32 if dtype is torch.bfloat16 else None)
+    row.m[3], row.g[4], row.m[5], row.m[6] = torch.nan, torch.nan, torch.inf, -torch.inf
+    before = row.p.double()
+    assert_steps([row], h)
+    length = (row.p.double() - before).abs()
+    assert length.isnan().nonzero().flatten().tolist() == [3, 4]
+    finite = length[~length.isnan()]
+    assert finite.max() <= 0.16
+    assert (finite < 0.14).any()
+    assert (finite > 0.14).any()
+
+
+@interpreted
 def test_nothing_changes_where_an_infinity_was_found():
     rows = [Row(noise(5)), Row(noise(2000)), Row(noise(0))]
     before = [[x.clone() for x in (*row.all, row.t)] for row in rows]
@@ -346,7 +362,7 @@ def test_the_steps_scalars_have_the_cores_bits(dtype, options):
     from adabelief_torch._triton_prepare import COLUMNS, ROWS, prepare
     from adabelief_torch._triton_table import SHARED, device_table, header
 
-    h = Hyperparameters(lr=1 / 3, weight_decay=0.3, eps=1e-9, eps_root=0.7, **options)
+    h = Hyperparameters(lr=1 / 3, weight_decay=0.3, eps=1e-9, eps_root=0.7, update_clip=1 / 7, **options)
     rng = np.random.default_rng(0)
     counts = [
         *range(12),
@@ -361,7 +377,7 @@ def test_the_steps_scalars_have_the_cores_bits(dtype, options):
     ]
     steps = torch.tensor(counts, dtype=torch.float32)
     n, real = len(steps), to_array(torch.zeros((), dtype=dtype)).dtype
-    shared = header(h.betas, h.eps, h.eps_root, h.weight_decay, dtype)
+    shared = header(h.betas, h.eps, h.eps_root, h.weight_decay, h.update_clip, dtype)
     table, _ = device_table(shared, (1,) * n, (*(step.data_ptr() for step in steps), *[0] * (4 * n)), steps)
     scalars = torch.full((SHARED.value + COLUMNS * n,), torch.nan, dtype=dtype)
     lr = int(np.float64(h.lr).view(np.int64))
@@ -375,7 +391,7 @@ def test_the_steps_scalars_have_the_cores_bits(dtype, options):
     for name, x, y in zip(("-lr", "k", "c", "look-ahead", "adaptive", "count"), got, wanted, strict=True):
         assert compare(x, y.astype(real)).count == 0, name
     c = coefficients(h, 1, real)
-    numbers = np.array([*c[:7], c.smallest_normal], real)
+    numbers = np.array([*c[:8], c.smallest_normal, *[0] * 7], real)
     assert compare(to_array(scalars[: SHARED.value]), numbers).count == 0
     assert np.array_equal(steps.numpy(), np.float32(counts))
 
