@@ -71,7 +71,8 @@ class Problem:
     def deviation(self, p: Array, exact: Sequence[Decimal]) -> Deviation:
         """Compare the parameters of one step."""
         finite = np.isfinite(p)
-        errors = np.array([float(abs(Decimal(x) - y)) if ok else 0.0 for x, y, ok in zip(p, exact, finite, strict=True)])
+        pairs = zip(p, exact, finite, strict=True)
+        errors = np.array([float(abs(Decimal(x) - y)) if ok else 0.0 for x, y, ok in pairs])
         rounded = np.array([float(x) for x in exact])
         moved = np.abs(rounded - self.start)
         exponent = np.floor(np.log2(np.maximum(np.abs(rounded), np.abs(self.start))))

@@ -46,7 +46,7 @@ def test_a_thousand_steps_agree_to_1e_12(options):
     )
     for g in grads:
         optimizer.step({"p": np.array([g])})
-    assert abs(Decimal(params["p"][0]) - expected) <= Decimal(1e-12) * max(1, abs(expected))
+    assert abs(Decimal(params["p"][0]) - expected) <= Decimal("1e-12") * max(1, abs(expected))
     assert params["p"][0] != 0.5
 
 
