@@ -6,6 +6,7 @@ import copy
 import io
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import cache
 from typing import Any
 
 import jax
@@ -18,19 +19,21 @@ import adabelief_jax
 
 Build = Callable[..., torch.optim.Optimizer]
 SIZE = 37
+CALM = 1000
 
 
 def behaviour() -> tuple[list[str], list[list[str]]]:
     """The table's header and rows."""
-    header = ["", "state of bfloat16", "state of float16", "… saved and loaded", "deep copy", "float16 memory",
-              "amsgrad under rectify", "prints"]  # fmt: skip
+    header = ["", "state of bfloat16", "state of float16", "… saved and loaded", "bfloat16 s, calm", "deep copy",
+              "float16 memory", "amsgrad under rectify", "prints"]  # fmt: skip
     rows = []
     for label, build in torch_optimizers().items():
         row = [state_dtypes(stepped(build, dtype)) for dtype in (torch.bfloat16, torch.float16)]
-        probes = (loaded_dtypes, deep_copy, memory, amsgrad_under_rectify)
+        probes = (loaded_dtypes, calm, deep_copy, memory, amsgrad_under_rectify)
         rows.append([label, *row, *(probe(build) for probe in probes), printed(label, build)])
     for label, make in (("adabelief_jax", adabelief_jax.adabelief), ("optax", optax.adabelief)):
-        rows.append([label, *(optax_dtypes(make, dtype) for dtype in (jnp.bfloat16, jnp.float16)), *["-"] * 5])
+        dtypes = [optax_dtypes(make, dtype) for dtype in (jnp.bfloat16, jnp.float16)]
+        rows.append([label, *dtypes, "-", optax_calm(make), *["-"] * 4])
     return header, rows
 
 
@@ -69,6 +72,27 @@ def loaded_dtypes(build: Build) -> str:
     optimizer = build([torch.nn.Parameter(torch.ones(SIZE, dtype=torch.float16))], **HYPER)
     optimizer.load_state_dict(torch.load(file, weights_only=False))
     return state_dtypes(optimizer)
+
+
+def calm(build: Build) -> str:
+    """A bfloat16 run's s after one gradient of 1 and `CALM` of 0, over what float64 has then."""
+    return f"{left(build, torch.bfloat16) / calm_float64():.2f}"
+
+
+@cache
+def calm_float64() -> float:
+    """What is left in float64, in which all agree."""
+    return left(torch_optimizers()["adabelief_torch"], torch.float64)
+
+
+def left(build: Build, dtype: torch.dtype) -> float:
+    """The largest s after those gradients."""
+    p = torch.nn.Parameter(torch.ones(SIZE, dtype=dtype))
+    optimizer = build([p], **HYPER)
+    for t in range(1 + CALM):
+        p.grad = torch.full_like(p, float(t == 0))
+        optimizer.step()
+    return float(optimizer.state[p]["exp_avg_var"].max())
 
 
 def deep_copy(build: Build) -> str:
@@ -117,6 +141,17 @@ def printed(label: str, build: Build) -> str:
     with redirect_stdout(out):
         build([torch.nn.Parameter(torch.ones(1))])
     return f"{len(out.getvalue())} characters" if out.getvalue() else "nothing"
+
+
+def optax_calm(make: Callable[..., optax.GradientTransformation]) -> str:
+    """`calm` of a transformation."""
+    optimizer = make(HYPER["lr"])
+    p = jnp.ones(SIZE, jnp.bfloat16)
+    step, state = jax.jit(optimizer.update), optimizer.init(p)
+    for t in range(1 + CALM):
+        _, state = step(jnp.full_like(p, t == 0), state, p)
+    _, s = (x for x in jax.tree.leaves(state) if x.shape == (SIZE,))
+    return f"{float(s.max()) / calm_float64():.2f}"
 
 
 def optax_dtypes(make: Callable[..., optax.GradientTransformation], dtype: Any) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib import metadata
 
 import numpy as np
 from peer_arithmetic import arithmetic
-from peer_behaviour import behaviour
+from peer_behaviour import CALM, behaviour
 from peer_packages import HYPER, Array, Runner, numpy_dtype, runners
 from tqdm import tqdm
 
@@ -82,8 +82,8 @@ class Problem:
 
 
 def bound(t: int) -> float:
-    """What we promise of a parameter in float32 and float64 here, in ulps: half an ulp a step for its own rounding,
-    and as much again for that of the moments and the step, as these are no larger than a parameter.
+    """What we promise in float32 and float64 on this problem, in ulps: an ulp a step, half of it for rounding the
+    parameter and as much for the step, which is the smaller one, and one more for the start.
     """
     return 1.0 + t
 
@@ -116,14 +116,22 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """For argparse: an integer of this size or more."""
+
+    def integer(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} (expected an integer >= {least})")
+        return int(text)
+
+    return integer
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=SHOWN[-1], help="steps to take (default: %(default)s)")
-    parser.add_argument("--elements", type=int, default=64, help="parameters (default: %(default)s)")
+    parser.add_argument("--steps", type=at_least(1), default=SHOWN[-1], help="steps to take (default: %(default)s)")
+    parser.add_argument("--elements", type=at_least(8), default=64, help="parameters (default: %(default)s)")
     options = parser.parse_args()
-    for name in ("steps", "elements"):
-        if getattr(options, name) < (least := {"steps": 1, "elements": 8}[name]):
-            parser.error(f"Invalid --{name}: {getattr(options, name)} (expected an integer >= {least})")
     total = sum(len(runners(dtype)) for dtype in DTYPES)
     rows = [
         [dtype, label, *cells(found, options.steps, options.elements)]
@@ -136,6 +144,7 @@ def main() -> None:
     print(markdown(*arithmetic()))
     print("\n## Behaviour\n")
     print(markdown(*behaviour()))
+    print(f"\n'bfloat16 s, calm': s after one gradient of 1 and {CALM:,} of 0, over what float64 has then.")
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     print(f"\nMeasured with {versions}, Python {platform.python_version()}, {platform.machine()}.")
 

@@ -59,16 +59,23 @@ def table(chosen: dict[str, list[Trajectory]], steps: int) -> str:
     for optimizer in RIVALS:
         row = [RIVALS[optimizer].label]
         for paths in chosen.values():
-            place = [path.optimizer for path in paths].index(optimizer)
-            path = paths[place]
+            path = of(paths, optimizer)
             cell = f"{path.loss:.1e}; {path.lr:g}; {'-' if path.arrival is None else path.arrival}"
-            row.append(f"**{cell}**" if place == 0 else cell)
+            row.append(f"**{cell}**" if path.loss == paths[0].loss else cell)
         lines.append(f"| {' | '.join(row)} |")
     places = []
     for name, paths in chosen.items():
-        place = [path.optimizer for path in paths].index("adabelief") + 1
-        places.append(f"{place} on {name}" + ("" if place == 1 else f" (first: {RIVALS[paths[0].optimizer].label})"))
-    return "\n".join([*lines, f"\nAdaBelief's place among {len(RIVALS)}: {', '.join(places)}."])
+        ours = of(paths, "adabelief").loss
+        place = 1 + sum(path.loss < ours for path in paths)
+        others = [RIVALS[path.optimizer].label for path in paths if path.loss == ours and path.optimizer != "adabelief"]
+        first = "" if place == 1 else f" (first: {RIVALS[paths[0].optimizer].label})"
+        places.append(f"{place} on {name}{first}" + (f" (shared with {', '.join(others)})" if others else ""))
+    return "\n".join([*lines, f"\nAdaBelief's place among {len(RIVALS)}: {'; '.join(places)}."])
+
+
+def of(paths: Sequence[Trajectory], optimizer: str) -> Trajectory:
+    """That of this optimizer."""
+    return next(path for path in paths if path.optimizer == optimizer)
 
 
 if __name__ == "__main__":

@@ -90,6 +90,9 @@ def animate(chosen: Mapping[str, Sequence[Trajectory]], file: Path, frames: int)
     for name in sorted({path.optimizer for paths in chosen.values() for path in paths}, key=list(RIVALS).index):
         panels[-1].plot([], [], color=COLORS[name], label=RIVALS[name].label)
     panels[-1].legend(loc="center")
+    figure.suptitle("step 0")
+    figure.canvas.draw()
+    figure.set_layout_engine("none")  # it would be computed anew for every frame
     steps = max(len(paths[0].losses) for paths in chosen.values()) - 1
     shown = np.unique(np.geomspace(1, steps, frames).round().astype(int))
 
