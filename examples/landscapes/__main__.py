@@ -13,7 +13,7 @@ from tqdm import tqdm
 from examples.harness import RIVALS, Settings
 from examples.landscapes.figures import animate, draw
 from examples.landscapes.functions import LANDSCAPES
-from examples.landscapes.trajectories import GRID, NEAR, STEPS, Trajectory, best, every, provenance, write_csv
+from examples.landscapes.trajectories import GRID, NEAR, ROUNDING, STEPS, Trajectory, best, every, provenance, write_csv
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,7 +52,7 @@ def table(chosen: dict[str, list[Trajectory]], steps: int) -> str:
     """What each optimizer's best learning rate came to on each landscape, as Markdown, and how AdaBelief did."""
     lines = [
         f"After {steps} steps: mean value over the last tenth (minimum: 0); learning rate; the step from which on the "
-        f"value stays below {NEAR:g} of the first.\n",
+        f"value stays below {NEAR:g} of the first, which decides between those that are below {ROUNDING:g}.\n",
         "| | " + " | ".join(LANDSCAPES[name].formula.replace("|", "\\|") for name in chosen) + " |",
         "| --- |" + " --- |" * len(chosen),
     ]
@@ -61,13 +61,13 @@ def table(chosen: dict[str, list[Trajectory]], steps: int) -> str:
         for paths in chosen.values():
             path = of(paths, optimizer)
             cell = f"{path.loss:.1e}; {path.lr:g}; {'-' if path.arrival is None else path.arrival}"
-            row.append(f"**{cell}**" if path.loss == paths[0].loss else cell)
+            row.append(f"**{cell}**" if path.rank == paths[0].rank else cell)
         lines.append(f"| {' | '.join(row)} |")
     places = []
     for name, paths in chosen.items():
-        ours = of(paths, "adabelief").loss
-        place = 1 + sum(path.loss < ours for path in paths)
-        others = [RIVALS[path.optimizer].label for path in paths if path.loss == ours and path.optimizer != "adabelief"]
+        ours = of(paths, "adabelief").rank
+        place = 1 + sum(path.rank < ours for path in paths)
+        others = [RIVALS[path.optimizer].label for path in paths if path.rank == ours and path.optimizer != "adabelief"]
         first = "" if place == 1 else f" (first: {RIVALS[paths[0].optimizer].label})"
         places.append(f"{place} on {name}{first}" + (f" (shared with {', '.join(others)})" if others else ""))
     return "\n".join([*lines, f"\nAdaBelief's place among {len(RIVALS)}: {'; '.join(places)}."])

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from examples.harness import RIVALS
 from examples.harness._figure import COLORS
 from examples.landscapes.functions import LANDSCAPES, Landscape
-from examples.landscapes.trajectories import Trajectory
+from examples.landscapes.trajectories import ROUNDING, Trajectory
 
 
 def label(path: Trajectory) -> str:
@@ -31,10 +31,10 @@ def draw(paths: Sequence[Trajectory], file: Path, origin: Mapping[str, str]) -> 
     background(left, landscape, steps=len(paths[0].losses) - 1)
     for path in reversed(paths):  # the best on top
         left.plot(*coordinates(path), color=COLORS[path.optimizer], linewidth=1.2)
-        right.plot(np.maximum(path.losses, 1e-17), color=COLORS[path.optimizer], linewidth=1.2)
+        right.plot(np.maximum(path.losses, ROUNDING), color=COLORS[path.optimizer], linewidth=1.2)
     for path in paths:
         right.plot([], [], color=COLORS[path.optimizer], label=label(path))
-    right.set(yscale="log", xlabel="step", title="value (minimum: 0; below 1e-17 drawn there)")
+    right.set(yscale="log", xlabel="step", title=f"value (minimum: 0; below {ROUNDING:g} drawn there)")
     right.set_ylim(top=20 * paths[0].losses[0])
     right.grid(alpha=0.3)
     right.legend(title="best on top", fontsize=7, title_fontsize=7)

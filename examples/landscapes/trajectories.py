@@ -21,6 +21,8 @@ GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 STEPS = 500
 NEAR = 1e-3
 """The share of the first value below which an optimizer has arrived."""
+ROUNDING = 1e-16
+"""Values below this are a matter of rounding, and all the same."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class Trajectory:
         outside = np.flatnonzero(~(self.losses <= NEAR * self.losses[0]))
         return int(outside[-1]) + 1 if outside[-1] + 1 < len(self.losses) else None
 
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What trajectories are compared by, less is better: `loss`, then `arrival`."""
+        return max(self.loss, ROUNDING), math.inf if self.arrival is None else self.arrival
+
 
 def follow(landscape: Landscape, optimizer: str, lr: float, settings: Settings) -> Trajectory:
     """Take `settings.epochs` steps from the landscape's start, in float64, with exact gradients."""
@@ -86,12 +93,12 @@ def every(landscape: Landscape, optimizers: Sequence[str], grid: Sequence[float]
 
 
 def best(found: Sequence[Trajectory]) -> list[Trajectory]:
-    """The best trajectory of each optimizer on one landscape, from the best to the worst: the least `loss`."""
+    """The best trajectory of each optimizer on one landscape, from the best to the worst by `rank`."""
     chosen: dict[str, Trajectory] = {}
     for path in found:
-        if path.optimizer not in chosen or path.loss < chosen[path.optimizer].loss:
+        if path.optimizer not in chosen or path.rank < chosen[path.optimizer].rank:
             chosen[path.optimizer] = path
-    return sorted(chosen.values(), key=lambda path: path.loss)
+    return sorted(chosen.values(), key=lambda path: path.rank)
 
 
 def provenance(settings: Settings) -> dict[str, str]:
