@@ -63,8 +63,8 @@ class Trajectory:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """What trajectories are compared by, less is better: `loss`, then `arrival`."""
-        return max(self.loss, ROUNDING), math.inf if self.arrival is None else self.arrival
+        """What trajectories are compared by, less is better: `loss` to four digits, then `arrival`."""
+        return max(float(f"{self.loss:.4g}"), ROUNDING), math.inf if self.arrival is None else self.arrival
 
 
 def follow(landscape: Landscape, optimizer: str, lr: float, settings: Settings) -> Trajectory:

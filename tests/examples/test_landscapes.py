@@ -123,6 +123,7 @@ def test_the_best_rate_of_each_optimizer_best_first():
     # Below rounding, who arrives first is better.
     late, early = made("adam", 0.1, [100.0, 9.0, 1e-21]), made("adam", 0.3, [100.0, 1e-17, 1e-20])
     assert best([late, early]) == [early]
+    assert made("adam", 0.1, [100.0, 12.93440001]).rank == made("sgd", 0.1, [100.0, 12.93440002]).rank
     assert [path.arrival for path in paths] == [None, 1, 2, None]
     assert [path.distance for path in paths] == [0] * 4
     everyone = {name: made(name, 0.1, [100.0, 1.0 + i, 1.0 + i]) for i, name in enumerate(RIVALS)}
