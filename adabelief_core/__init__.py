@@ -4,7 +4,8 @@ This package imports NumPy and the standard library alone. The adapters `adabeli
 `adabelief_tf` and `adabelief_jax` build on what it exports.
 """
 
-from adabelief_core._hyperparameters import Hyperparameters, Variant
+from adabelief_core import presets
+from adabelief_core._hyperparameters import Hyperparameters, Variant, spelt
 from adabelief_core._inplace import Job, Kernel, as_reals, check_kernel, compute_dtype, default_kernel, update_inplace
 from adabelief_core._optimizer import AdaBelief, ParameterState
 from adabelief_core._rule import Coefficients, assemble, belief, coefficients, compensated, update
@@ -32,6 +33,8 @@ __all__ = [
     "compute_dtype",
     "default_kernel",
     "plain_product",
+    "presets",
+    "spelt",
     "step_scalars",
     "tables",
     "update",

@@ -6,7 +6,7 @@ import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Decay = Literal["none", "coupled", "decoupled", "fixed"]
 
@@ -128,6 +128,28 @@ class Hyperparameters:
             decay = decoupled if self.weight_decouple else "coupled"
         kahan, clip = bool(self.kahan_sum), self.update_clip is not None
         return Variant(decay, self.rectify, self.amsgrad, self.nesterov, self.maximize, kahan, clip)
+
+
+def spelt(options: Mapping[str, Any], spelling: Mapping[str, str]) -> dict[str, Any]:
+    """Fields of `Hyperparameters` as the arguments of an adapter.
+
+    Args:
+        options: Field to value.
+        spelling: As that of `Hyperparameters`; a pair whose members have names of their own is taken apart.
+
+    Example:
+        >>> from adabelief_core import spelt
+        >>> spelling = {"lr": "rate", "betas[0]": "b1", "betas[1]": "b2"}
+        >>> spelt({"lr": 0.1, "betas": (0.9, 0.99), "rectify": True}, spelling)
+        {'rate': 0.1, 'b1': 0.9, 'b2': 0.99, 'rectify': True}
+    """
+    named: dict[str, Any] = {}
+    for field, value in options.items():
+        if f"{field}[0]" in spelling:
+            named |= {spelling[f"{field}[{index}]"]: member for index, member in enumerate(value)}
+        else:
+            named[spelling.get(field, field)] = value
+    return named
 
 
 def number(value: object, name: str) -> float:

@@ -45,7 +45,7 @@ def _stored(dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
     return lambda x: x if x.dtype == dtype else x.astype(dtype).astype(x.dtype)
 
 
-def _step(
+def _step(  # noqa: PLR0915 - one rule
     c: Coefficients,
     variant: Variant,
     stored: Callable[[np.ndarray], np.ndarray],

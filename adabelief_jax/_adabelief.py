@@ -64,9 +64,9 @@ def adabelief(
         kahan_sum: True: compensated sum of the parameters (`adabelief_core.compensated`), for pure bfloat16 training.
             The state's `kahan_comp` keeps what rounding them drops, provided that they become exactly what
             `optax.apply_updates` makes of them: the updates must not be changed on the way. None: off.
-        update_clip: Bound of each element of u in line 7 of the rule, > 0: a number, or a scalar of JAX. No step is longer
-            than lr·k·update_clip, and k falls to 1. Where gradients are constant, or clipped by element (`optax.clip`),
-            or `b1` is 0, g - m goes to 0, and without a bound the step grows and grows. None: no bound.
+        update_clip: Bound of each element of u in line 7 of the rule, > 0: a number, or a scalar of JAX. No step is
+            longer than lr·k·update_clip, and k falls to 1. Where gradients are constant, or clipped by element
+            (`optax.clip`), or `b1` is 0, g - m goes to 0, and without a bound the step grows and grows. None: no bound.
         mu_dtype: Dtype in which `mu` is kept: float16, bfloat16, float32 or float64, or its name. The arithmetic
             is not narrowed: `mu` is rounded once, when it is stored. One wider than the parameters' widens the
             arithmetic. None: float32, or float64 for float64 parameters.

@@ -68,8 +68,8 @@ class Namespace:
 
     @staticmethod
     def clip(x: Any, low: Any, high: Any) -> Any:
-        """x within bounds, which are scalars."""
-        return lax.clamp(low, x, high)
+        """x within bounds: scalars, by which `lax.clamp` has no derivative before they are arrays."""
+        return lax.clamp(lax.full_like(x, low), x, lax.full_like(x, high))
 
     @staticmethod
     def zeros_like(x: Any) -> Any:

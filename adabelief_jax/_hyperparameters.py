@@ -14,7 +14,7 @@ from adabelief_core import Coefficients, Hyperparameters, StepScalars, assemble,
 from adabelief_jax._guards import Guards
 from adabelief_jax._powers import powers
 
-_SPELLING = {"lr": "learning_rate", "betas[0]": "b1", "betas[1]": "b2"}
+SPELLING = {"lr": "learning_rate", "betas[0]": "b1", "betas[1]": "b2"}
 
 
 class Numbers(NamedTuple):
@@ -67,7 +67,7 @@ def validated(
         eps_root=known["eps_root"],
         weight_decay=known["weight_decay"],
         update_clip=known["update_clip"],
-        spelling=_SPELLING,
+        spelling=SPELLING,
         **flags,
     )
     lr, b1, b2, *others = (x if isinstance(x, jax.Array) else known[name] for name, x in given.items())

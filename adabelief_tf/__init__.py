@@ -3,10 +3,12 @@
 One optimizer, `AdaBelief`, with the conventions of Keras: `model.compile(optimizer="adabelief")`, `.keras`
 files, schedules, clipping, mixed precision. Its steps are those of `adabelief_core`, bit for bit, on
 each backend; only the active one is imported. `AdaBeliefOptimizer` takes adabelief-tf's arguments.
+`presets` are the authors' recommended settings.
 """
 
 import keras
 
+from adabelief_tf import presets
 from adabelief_tf._drop_in import AdaBeliefOptimizer, WarmupLinearDecay
 from adabelief_tf._optimizer import AdaBelief
 from adabelief_tf._portable import restore, snapshot
@@ -15,4 +17,4 @@ from adabelief_tf._portable import restore, snapshot
 for _class in (AdaBelief, AdaBeliefOptimizer):
     keras.saving.get_custom_objects().update({_class.__name__: _class, _class.__name__.lower(): _class})
 
-__all__ = ["AdaBelief", "AdaBeliefOptimizer", "WarmupLinearDecay", "restore", "snapshot"]
+__all__ = ["AdaBelief", "AdaBeliefOptimizer", "WarmupLinearDecay", "presets", "restore", "snapshot"]

@@ -20,7 +20,7 @@ if keras.backend.backend() not in ("tensorflow", "jax", "torch"):
     )
 _Backend: Any = import_module(f"adabelief_tf._backend_{keras.backend.backend()}").Backend
 
-_SPELLING = {
+SPELLING = {
     "lr": "learning_rate",
     "betas[0]": "beta_1",
     "betas[1]": "beta_2",
@@ -179,7 +179,7 @@ class AdaBelief(State, _Backend, keras.optimizers.Optimizer):
             weight_decay=0.0 if decay is None else decay,
             update_clip=self.update_clip,
             **{name: getattr(self, name) for name in _SWITCHES},
-            spelling=_SPELLING,
+            spelling=SPELLING,
         )
 
     def build(self, variables: Sequence[Any]) -> None:

@@ -10,23 +10,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from adabelief_core import spelt
 from adabelief_core.parity import DTYPES, Mode, Problem, State
 from adabelief_core.portable import Snapshot
-from adabelief_tf._optimizer import AdaBelief
+from adabelief_tf._optimizer import SPELLING, AdaBelief
 from adabelief_tf._portable import restore, snapshot
 
 Apply = Callable[[list[Any]], None]
-
-
-def keras_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `Hyperparameters` as arguments of `AdaBelief`."""
-    named: dict[str, Any] = {}
-    for key, value in options.items():
-        if key == "betas":
-            named["beta_1"], named["beta_2"] = value
-        else:
-            named[{"eps": "epsilon", "eps_root": "epsilon_root"}.get(key, key)] = value
-    return named
 
 
 class _Run:
@@ -36,7 +26,7 @@ class _Run:
             self._variables = {
                 name: keras.Variable(p, dtype=problem.dtype, name=name) for name, p in problem.params().items()
             }
-            self._optimizer = AdaBelief(problem.h.lr, **keras_options(problem.options))
+            self._optimizer = AdaBelief(problem.h.lr, **spelt(problem.options, SPELLING))
             self._optimizer.build(list(self._variables.values()))
             self._step = prepare(self._optimizer)
 

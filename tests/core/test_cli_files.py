@@ -127,9 +127,10 @@ def test_what_the_file_does_not_say_can_be_set(tmp_path, capsys):
     one = np.ones(2)
     Snapshot({"w": Entry(1, one, one, one)}).save(tmp_path / "a.safetensors")
     files = [str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")]
-    assert _cli.main(["convert", *files, "--set", "lr=0.5", "--set", "betas=[0.8, 0.9]"]) == 0
+    settings = [part for option in ("lr=0.5", "betas=[0.8, 0.9]", "update_clip=2.5") for part in ("--set", option)]
+    assert _cli.main(["convert", *files, *settings]) == 0
     h = Snapshot.load(files[1]).hyperparameters
-    assert (h.lr, h.betas) == (0.5, (0.8, 0.9))
+    assert (h.lr, h.betas, h.update_clip) == (0.5, (0.8, 0.9), 2.5)
     assert _cli.main(["inspect", files[0], "--set", "betas=[0.5, 0.75]"]) == 0
     assert "betas=(0.5, 0.75)" in capsys.readouterr().out
 

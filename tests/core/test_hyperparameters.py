@@ -24,6 +24,10 @@ from adabelief_core import AdaBelief, Hyperparameters
         ({"eps_root": -1e-8}, "Invalid eps_root: -1e-08"),
         ({"eps_root": float("nan")}, "Invalid eps_root: nan"),
         ({"weight_decay": -0.1}, "Invalid weight_decay: -0.1"),
+        ({"update_clip": 0.0}, "Invalid update_clip: 0.0 (expected None or a finite number > 0)"),
+        ({"update_clip": -1.0}, "Invalid update_clip: -1.0"),
+        ({"update_clip": float("nan")}, "Invalid update_clip: nan"),
+        ({"update_clip": float("inf")}, "Invalid update_clip: inf"),
         ({"weight_decouple": False, "fixed_decay": True}, "Invalid fixed_decay: True (a fixed decay is a"),
     ],
 )  # fmt: skip
@@ -47,6 +51,8 @@ def test_out_of_range(make, options, message):
         ({"weight_decouple": 1}, "Invalid weight_decouple: 1"),
         ({"fixed_decay": 1}, "Invalid fixed_decay: 1"),
         ({"degenerated_to_sgd": 1}, "Invalid degenerated_to_sgd: 1"),
+        ({"update_clip": "1"}, "Invalid update_clip: '1' (expected a number)"),
+        ({"update_clip": True}, "Invalid update_clip: True"),
         ({"weigth_decay": 0.1}, "unexpected keyword argument 'weigth_decay'"),
     ],
 )

@@ -82,6 +82,7 @@ def test_one_ulp_in_one_element_at_one_step_is_seen(kind, name, step, dtype):
         {"maximize": True},
         {"rectify": True},
         {"weight_decay": 1e-4},
+        {"update_clip": 0.15},
     ],
     ids=str,
 )

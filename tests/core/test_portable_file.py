@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -66,7 +67,8 @@ def test_any_run_comes_back_as_it_was(tmp_path_factory, found):
 
 @pytest.fixture
 def taken():
-    optimizer = AdaBelief({"w": np.ones((2, 3), "f4"), "b/c": np.array(2.0)}, lr=0.1, amsgrad=True, kahan_sum=True)
+    options = {"lr": 0.1, "amsgrad": True, "kahan_sum": True, "update_clip": 0.5}
+    optimizer = AdaBelief({"w": np.ones((2, 3), "f4"), "b/c": np.array(2.0)}, **options)
     optimizer.step({"w": np.ones((2, 3), "f4"), "b/c": np.array(1.0)})
     return snapshot(optimizer)
 
@@ -88,6 +90,18 @@ def test_it_reads_without_this_package(path, taken):
     assert run["hyperparameters"][0]["eps"] == 1e-16
     assert "added to the denominator" in run["meaning"]["eps"]
     assert "at every step" in run["meaning"]["eps_root"]
+
+
+def test_an_option_that_an_older_file_lacks_is_at_its_default(path, taken):
+    with safe_open(path, "np") as file:
+        arrays, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    run = json.loads(metadata["run"])
+    assert run["hyperparameters"][0].pop("update_clip") == 0.5
+    metadata["run"] = json.dumps(run)
+    metadata["sha256"] = file_module._digest(metadata["run"], arrays)
+    save_file(arrays, path, metadata)
+    h = Snapshot.load(path).hyperparameters
+    assert h == replace(taken.hyperparameters, update_clip=None)
 
 
 def test_bfloat16_reads_in_a_process_that_has_not_heard_of_it(tmp_path):

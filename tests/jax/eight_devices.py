@@ -12,7 +12,14 @@ from adabelief_jax import adabelief, scale_by_belief
 
 SHAPES = {"w": (16, 32), "rows": (8, 3), "b": (32,), "scale": ()}
 SPECS = {"w": PartitionSpec("data", "model"), "rows": PartitionSpec("data"), "b": PartitionSpec("model")}
-OPTIONS = {"weight_decay": 0.1, "rectify": True, "amsgrad": True, "nesterov": True, "kahan_sum": True}
+OPTIONS = {
+    "weight_decay": 0.1,
+    "rectify": True,
+    "amsgrad": True,
+    "nesterov": True,
+    "kahan_sum": True,
+    "update_clip": 0.5,
+}
 DTYPES = {"b": jnp.bfloat16}
 
 

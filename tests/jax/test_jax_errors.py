@@ -35,6 +35,11 @@ W = {"w": jnp.ones(3), "b": jnp.ones(())}
         ({"eps_root": np.inf}, ValueError, "Invalid eps_root: inf"),
         ({"weight_decay": -1}, ValueError, "Invalid weight_decay: -1"),
         ({"weight_decay": np.ones(1)}, ValueError, "Invalid weight_decay: an array of shape (1,)"),
+        ({"update_clip": 0.0}, ValueError, "Invalid update_clip: 0.0 (expected None or a finite number > 0)"),
+        ({"update_clip": jnp.float32(-1)}, ValueError, "Invalid update_clip: -1.0"),
+        ({"update_clip": np.inf}, ValueError, "Invalid update_clip: inf"),
+        ({"update_clip": "1"}, TypeError, "Invalid update_clip: '1'"),
+        ({"update_clip": jnp.ones(2)}, ValueError, "Invalid update_clip: an array of shape (2,)"),
         ({"weight_decay_mask": True}, ValueError, "Invalid weight_decay_mask: True (there is no weight_decay"),
         ({"nesterov": 1}, TypeError, "Invalid nesterov: 1 (expected a bool)"),
         ({"amsgrad": None}, TypeError, "Invalid amsgrad: None"),
@@ -51,7 +56,7 @@ def test_hyperparameters(options, error, message):
     with pytest.raises(error, match=re.escape(message)):
         adabelief(**{"learning_rate": 0.1, **options})
     shared = ("b1", "b2", "eps", "eps_root", "nesterov", "amsgrad", "rectify", "degenerated_to_sgd", "maximize")
-    if all(name in shared for name in options):
+    if all(name in (*shared, "update_clip") for name in options):
         with pytest.raises(error, match=re.escape(message)):
             scale_by_belief(**options)
 
@@ -168,7 +173,7 @@ def test_examples(name):
 
 
 def test_public_names():
-    names = ["ScaleByBeliefState", "adabelief", "restore", "scale_by_belief", "snapshot"]
+    names = ["ScaleByBeliefState", "adabelief", "presets", "restore", "scale_by_belief", "snapshot"]
     assert sorted(adabelief_jax.__all__) == names
     assert isinstance(adabelief(0.1), optax.GradientTransformationExtraArgs)
     assert isinstance(scale_by_belief(), optax.GradientTransformation)

@@ -38,6 +38,7 @@ def finite(tree):
         ({}, jnp.float32),
         ({"rectify": True}, jnp.float32),
         ({"rectify": True, "degenerated_to_sgd": False, "amsgrad": True, "nesterov": True}, jnp.float32),
+        ({"update_clip": 0.2}, jnp.float32),
         ({"rectify": True, "kahan_sum": True, "mu_dtype": "bfloat16", "nu_dtype": "float16"}, jnp.bfloat16),
     ],
 )

@@ -13,7 +13,15 @@ from orbax import checkpoint
 from adabelief_jax import adabelief, scale_by_belief
 
 W = {"w": jnp.array([1.0, -2.0, 0.5]), "b": jnp.array(0.25)}
-NUMBERS = {"learning_rate": 0.125, "b1": 0.75, "b2": 0.5, "eps": 2.0**-4, "eps_root": 2.0**-4, "weight_decay": 0.25}
+NUMBERS = {
+    "learning_rate": 0.125,
+    "b1": 0.75,
+    "b2": 0.5,
+    "eps": 2.0**-4,
+    "eps_root": 2.0**-4,
+    "weight_decay": 0.25,
+    "update_clip": 0.5,
+}
 
 
 def grads(seed, like=W):

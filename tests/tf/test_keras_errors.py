@@ -22,6 +22,8 @@ from adabelief_tf import AdaBelief
         ({"epsilon": -1e-8}, "Invalid epsilon: -1e-08"),
         ({"epsilon_root": float("inf")}, "Invalid epsilon_root: inf"),
         ({"weight_decay": -0.1}, "Invalid weight_decay: -0.1"),
+        ({"update_clip": 0.0}, r"Invalid update_clip: 0.0 \(expected None or a finite number > 0\)"),
+        ({"update_clip": float("inf")}, "Invalid update_clip: inf"),
         ({"fixed_decay": True, "weight_decouple": False}, "Invalid fixed_decay: True"),
         ({"clipnorm": 1.0, "clipvalue": 1.0}, "Only one of `clipnorm`"),
         ({"gradient_accumulation_steps": 1}, "`gradient_accumulation_steps` must be"),
@@ -40,6 +42,7 @@ def test_values(options, message):
         {"beta_1": "0.9"},
         {"epsilon": None},
         {"weight_decay": True},
+        {"update_clip": "1"},
         *({name: 1} for name in ("amsgrad", "rectify", "kahan_sum")),
     ],
 )

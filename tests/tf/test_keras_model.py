@@ -21,6 +21,7 @@ ALL = {
     "nesterov": True,
     "maximize": True,
     "kahan_sum": True,
+    "update_clip": 0.25,
     "clipnorm": 2.0,
     "clipvalue": None,
     "global_clipnorm": None,

@@ -4,10 +4,11 @@ import keras
 import numpy as np
 import pytest
 
-from adabelief_core import coefficients, update
+from adabelief_core import coefficients, spelt, update
 from adabelief_core.parity import DTYPES, Problem, check, covering, quick
 from adabelief_tf import AdaBelief
-from adabelief_tf._parity import adapter, keras_options
+from adabelief_tf._optimizer import SPELLING
+from adabelief_tf._parity import adapter
 
 MODES = {mode.name: mode for mode in adapter.modes()}
 PAIRS = [(name, dtype) for name, mode in MODES.items() for dtype in mode.dtypes]
@@ -68,5 +69,5 @@ def test_half_precision_keeps_its_moments_in_float32():
 
 
 def test_options_are_spelt_as_in_keras():
-    named = keras_options({"betas": (0.5, 0.6), "eps": 1.0, "eps_root": 2.0, "rectify": True})
+    named = spelt({"betas": (0.5, 0.6), "eps": 1.0, "eps_root": 2.0, "rectify": True}, SPELLING)
     assert named == {"beta_1": 0.5, "beta_2": 0.6, "epsilon": 1.0, "epsilon_root": 2.0, "rectify": True}

@@ -46,7 +46,7 @@ def bits(model, optimizer):
 
 RULES = [
     {},
-    {"amsgrad": True, "rectify": True, "kahan_sum": True, "weight_decay": 0.1},
+    {"amsgrad": True, "rectify": True, "kahan_sum": True, "weight_decay": 0.1, "update_clip": 0.5},
     {"gradient_accumulation_steps": 2},
 ]
 

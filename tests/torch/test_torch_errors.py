@@ -21,6 +21,9 @@ INVALID = [
     ({"betas": ([0.9], 0.999)}, TypeError, r"Invalid beta parameter at index 0: \[0.9\]"),
     ({"betas": 0.9}, ValueError, r"Invalid betas: 0.9"),
     ({"weight_decay": -0.1}, ValueError, r"Invalid weight_decay value: -0.1"),
+    ({"update_clip": 0.0}, ValueError, r"Invalid update_clip: 0.0 \(expected None or a finite number > 0\)"),
+    ({"update_clip": float("nan")}, ValueError, r"Invalid update_clip: nan"),
+    ({"update_clip": torch.tensor(1.0)}, TypeError, r"Invalid update_clip: tensor"),
     ({"fixed_decay": True, "weight_decouple": False}, ValueError, r"Invalid fixed_decay: True"),
     *(
         ({name: 1}, TypeError, rf"Invalid {name}: 1 \(expected (None or )?a bool\)")

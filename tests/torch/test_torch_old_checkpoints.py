@@ -83,7 +83,13 @@ def test_a_group_of_adabelief_pytorch_has_its_options_and_ours(amsgrad):
     source = adabelief_pytorch([parameter(3)], rectify=False, **numbers)
     torch.optim.lr_scheduler.StepLR(source, 10)
     together([source], 2)
-    ours = {"weight_decouple": False, "degenerated_to_sgd": False, "nesterov": True, "eps_root": 1e-12}
+    ours = {
+        "weight_decouple": False,
+        "degenerated_to_sgd": False,
+        "nesterov": True,
+        "eps_root": 1e-12,
+        "update_clip": 2.0,
+    }
     (group,) = continued(source, **ours).param_groups
     assert {key: group[key] for key in numbers} == numbers
     assert {key: group[key] for key in ours} == ours

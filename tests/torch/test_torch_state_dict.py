@@ -101,24 +101,26 @@ def test_steps_are_kept_as_float32_scalars(step):
 
 
 def test_options_that_a_checkpoint_lacks_keep_their_values():
-    optimizer = AdaBelief([{"params": [parameter(2)], "nesterov": True}], rectify=True)
+    optimizer = AdaBelief([{"params": [parameter(2)], "nesterov": True}], rectify=True, update_clip=0.5)
     steps(optimizer, 1)
     saved = optimizer.state_dict()
-    for key in ("nesterov", "rectify", "eps_root", "foreach"):
+    for key in ("nesterov", "rectify", "eps_root", "update_clip", "foreach"):
         del saved["param_groups"][0][key]
     saved["param_groups"][0]["lr"] = 0.5
     optimizer.load_state_dict(saved)
     group = optimizer.param_groups[0]
     assert (group["nesterov"], group["rectify"], group["eps_root"], group["lr"]) == (True, True, None, 0.5)
+    assert group["update_clip"] == 0.5
 
 
 def test_a_pickle_from_before_an_option_existed_takes_its_default():
     optimizer = AdaBelief([parameter(2)])
     kept = copy.deepcopy(optimizer.__getstate__())
     for options in (kept["defaults"], kept["param_groups"][0]):
-        del options["nesterov"], options["foreach"]
+        del options["nesterov"], options["update_clip"], options["foreach"]
     optimizer.__setstate__(kept)
     assert optimizer.defaults["nesterov"] is False
+    assert optimizer.param_groups[0]["update_clip"] is None
     assert optimizer.param_groups[0]["foreach"] is None
     steps(optimizer, 1)
 

@@ -216,6 +216,7 @@ GROUPS = [
     {"nesterov": True},
     {"maximize": True},
     {"kahan_sum": True},
+    {"update_clip": 0.25},
 ]
 FLAGS = [{}, {"foreach": True, "capturable": True}, {"foreach": False}, {"fused": True}]
 

@@ -31,6 +31,7 @@ def _inputs(device, dtype=None):
         "fixed weight_decay, nesterov": {"weight_decay": 0.01, "fixed_decay": True, "nesterov": True},
         "rectify, amsgrad": {"rectify": True, "amsgrad": True, "eps": 1e-8, "eps_root": 1e-12},
         "kahan_sum": {"kahan_sum": True},
+        "update_clip": {"update_clip": 0.1},
         # On a CPU, too, where AdamW asserts that there is nothing to capture.
         "capturable": {"capturable": True},
         "Tensor lr, Tensor betas, with capturable, rectify": {**tensors, "rectify": True, "capturable": True},

@@ -11,6 +11,7 @@ OPTIONS = {
     "rectify": True,
     "amsgrad": True,
     "nesterov": True,
+    "update_clip": 0.3,
     "maximize": True,
 }
 PATHS = pytest.mark.parametrize("foreach", [None, True, False])
