@@ -6,7 +6,7 @@ import copy
 import io
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -24,16 +24,18 @@ CALM = 1000
 
 def behaviour() -> tuple[list[str], list[list[str]]]:
     """The table's header and rows."""
-    header = ["", "state of bfloat16", "state of float16", "… saved and loaded", "bfloat16 s, calm", "deep copy",
-              "float16 memory", "amsgrad under rectify", "prints"]  # fmt: skip
+    header = ["", "state of bfloat16", "state of float16", "… saved and loaded", "bfloat16 s, calm",
+              "bfloat16 of 1", "deep copy", "float16 memory", "amsgrad under rectify", "prints"]  # fmt: skip
     rows = []
-    for label, build in torch_optimizers().items():
+    builds = torch_optimizers()
+    compensated = {"adabelief_torch, kahan_sum": partial(builds["adabelief_torch"], kahan_sum=True)}
+    for label, build in {**compensated, **builds}.items():
         row = [state_dtypes(stepped(build, dtype)) for dtype in (torch.bfloat16, torch.float16)]
-        probes = (loaded_dtypes, calm, deep_copy, memory, amsgrad_under_rectify)
+        probes = (loaded_dtypes, calm, small_steps, deep_copy, memory, amsgrad_under_rectify)
         rows.append([label, *row, *(probe(build) for probe in probes), printed(label, build)])
     for label, make in (("adabelief_jax", adabelief_jax.adabelief), ("optax", optax.adabelief)):
         dtypes = [optax_dtypes(make, dtype) for dtype in (jnp.bfloat16, jnp.float16)]
-        rows.append([label, *dtypes, "-", optax_calm(make), *["-"] * 4])
+        rows.append([label, *dtypes, "-", optax_calm(make), *["-"] * 5])
     return header, rows
 
 
@@ -93,6 +95,17 @@ def left(build: Build, dtype: torch.dtype) -> float:
         p.grad = torch.full_like(p, float(t == 0))
         optimizer.step()
     return float(optimizer.state[p]["exp_avg_var"].max())
+
+
+def small_steps(build: Build) -> str:
+    """Which of some bfloat16 parameters of 1 have moved after 100 steps of about 1e-3 in one direction."""
+    p = torch.nn.Parameter(torch.ones(SIZE, dtype=torch.bfloat16))
+    optimizer = build([p], **HYPER)
+    for t in range(100):
+        p.grad = 1 + gradient(p.dtype, t)
+        optimizer.step()
+    moved = int((p != 1).sum())
+    return {0: "none moves", SIZE: "all move"}.get(moved, f"{moved} of {SIZE} move")
 
 
 def deep_copy(build: Build) -> str:

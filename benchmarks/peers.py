@@ -34,7 +34,7 @@ class Deviation:
     nan: int
     """Parameters that are not finite; the others alone count above."""
     stuck: int
-    """Parameters that still are where they began, though they should have moved an ulp or more."""
+    """Parameters that no step has moved, though they should be an ulp or more from where they began."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,14 @@ class Problem:
 
     def deviations(self, run: Runner) -> Iterator[tuple[int, Deviation]]:
         """The deviation of a runner at each step that is shown."""
+        still = np.ones(len(self.start), bool)
         for t, p in enumerate(run(self.start, self.grads, self.dtype), 1):
+            still &= p == self.start
             if t in self.exact:
-                yield t, self.deviation(p, self.exact[t])
+                yield t, self.deviation(p, self.exact[t], still)
 
-    def deviation(self, p: Array, exact: Sequence[Decimal]) -> Deviation:
-        """Compare the parameters of one step."""
+    def deviation(self, p: Array, exact: Sequence[Decimal], still: Array) -> Deviation:
+        """Compare the parameters of one step; `still` are those that no step has moved."""
         finite = np.isfinite(p)
         pairs = zip(p, exact, finite, strict=True)
         errors = np.array([float(abs(Decimal(x) - y)) if ok else 0.0 for x, y, ok in pairs])
@@ -77,7 +79,7 @@ class Problem:
         moved = np.abs(rounded - self.start)
         exponent = np.floor(np.log2(np.maximum(np.abs(rounded), np.abs(self.start))))
         ulps = 2.0 ** (exponent - DTYPES[self.dtype])
-        stuck = (p == self.start) & (moved >= ulps)
+        stuck = still & (moved >= ulps)
         return Deviation((errors / ulps).max(), errors.max() / moved.max(), int((~finite).sum()), int(stuck.sum()))
 
 

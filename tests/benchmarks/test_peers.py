@@ -4,6 +4,7 @@ import argparse
 import subprocess
 import sys
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ pytest.importorskip("adabelief_pytorch")
 pytest.importorskip("pytorch_optimizer")
 
 from peer_arithmetic import contracted, power_error, wrong_roots
-from peer_behaviour import calm, deep_copy, loaded_dtypes, memory, state_dtypes, stepped
+from peer_behaviour import calm, deep_copy, loaded_dtypes, memory, small_steps, state_dtypes, stepped
 from peer_packages import run_core, run_torch, runners, torch_optimizers
 from peers import Problem, at_least, bound, cells
 
@@ -70,13 +71,14 @@ def test_ulps_that_are_known(problem):
     exact = [Decimal(float(x)) for x in problem.start]
     exact[0] += Decimal(2) ** -20  # so that something should have moved
     p = problem.start.copy()
-    found = problem.deviation(p, exact)
+    found = problem.deviation(p, exact, p == problem.start)
     ulp = 2.0 ** (np.floor(np.log2(abs(p[0]))) - 23)
     assert found.ulps == pytest.approx(2.0**-20 / ulp)
     assert found.relative == 1
     assert (found.nan, found.stuck) == (0, 1)
     p[1] = np.nan
-    assert problem.deviation(p, exact).nan == 1
+    assert problem.deviation(p, exact, np.zeros(16, bool)).nan == 1
+    assert problem.deviation(p, exact, np.zeros(16, bool)).stuck == 0
 
 
 def test_cells():
@@ -106,6 +108,7 @@ def test_what_the_probes_find():
     build = torch_optimizers()["adabelief_torch"]
     assert state_dtypes(stepped(build, torch.float16)) == loaded_dtypes(build) == "float32"
     assert (calm(build), deep_copy(build), memory(build)) == ("1.00", "goes on alike", "stays")
+    assert (small_steps(build), small_steps(partial(build, kahan_sum=True))) == ("none moves", "all move")
 
     class Faulty(torch.optim.SGD):
         """An SGD with the faults that the probes look for."""
