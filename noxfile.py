@@ -98,3 +98,11 @@ def bench(session: nox.Session) -> None:
     """Speed and memory beside each framework's own optimizers: a table and a picture in benchmarks/."""
     session.install("-e", ".", *requirements(*FRAMEWORKS), *group("bench"))
     session.run("python", "benchmarks/run.py", *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """How far each package's AdaBelief is from the paper's formula: tables."""
+    session.install("-e", ".", *requirements("torch", "jax"), *group("peers"))
+    session.install("--no-deps", "timm==1.0.31")  # one file of it is read
+    session.run("python", "benchmarks/peers.py", *session.posargs)

@@ -8,6 +8,7 @@ readable rule. `adabelief parity` prints the table for this machine.
 from adabelief_core.parity._adapter import Adapter, Mode, Run, State
 from adabelief_core.parity._compare import Difference, compare
 from adabelief_core.parity._harness import Result, check, differences
+from adabelief_core.parity._paper import paper
 from adabelief_core.parity._problems import DTYPES, Problem, covering, quick
 from adabelief_core.parity._reference import Reference
 
@@ -25,5 +26,6 @@ __all__ = [
     "compare",
     "covering",
     "differences",
+    "paper",
     "quick",
 ]

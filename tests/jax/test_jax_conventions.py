@@ -145,12 +145,13 @@ def test_none_stays():
     assert updates["n"] is None
 
 
-def test_masked_and_partition():
+@pytest.mark.parametrize("partition", [optax.partition, optax.multi_transform], ids=["partition", "multi_transform"])
+def test_masked_and_partition(partition):
     keep = {"w": True, "b": False}
     new, state = run(optax.masked(adabelief(0.1, weight_decay=0.1), keep))
     assert_same(new["w"], run(adabelief(0.1, weight_decay=0.1))[0]["w"])
     assert isinstance(state.inner_state[0].mu["b"], optax.MaskedNode)
-    parts = optax.partition({"a": adabelief(0.1, weight_decay=0.1), "s": optax.sgd(0.1)}, {"w": "a", "b": "s"})
+    parts = partition({"a": adabelief(0.1, weight_decay=0.1), "s": optax.sgd(0.1)}, {"w": "a", "b": "s"})
     both, _ = run(parts)
     assert_same(both["w"], new["w"])
     assert_same(both["b"], run(optax.sgd(0.1))[0]["b"])

@@ -1,0 +1,1 @@
+"""Experiments on data that every machine has: `python -m examples.NAME`, from the root of the repository."""

@@ -1,0 +1,80 @@
+"""Which optimizer's network classifies unseen images best, after the same number of epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from examples.harness import Experiment, Settings
+from examples.image_classification.data import Images, load
+from examples.image_classification.models import build
+
+
+def train(variant, optimizer, seed: int, settings: Settings, data: Path | None, dataset: str) -> Iterator[dict]:
+    """Train one network; a row an epoch, accuracies in percent."""
+    images = load(dataset, data)
+    device = torch.device("cuda" if dataset != "digits" and torch.cuda.is_available() else "cpu")
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    model = build(variant, dataset, images.channels, images.classes).to(device)
+    steps = optimizer(model.parameters())
+    schedule = torch.optim.lr_scheduler.MultiStepLR(steps, settings.milestones)
+    for _ in range(settings.epochs):
+        total, count = torch.zeros((), device=device), 0
+        model.train()
+        batches = images.train.shuffled(settings.batch_size, generator)
+        for x, y in islice(batches, settings.extra.get("steps")):
+            loss = cross_entropy(model(x.to(device)), y.to(device))
+            steps.zero_grad()
+            loss.backward()
+            steps.step()
+            total += loss.detach()
+            count += 1
+        schedule.step()
+        row = {"train_loss": total.item() / count}
+        if not math.isfinite(row["train_loss"]):
+            yield {**row, "validation_accuracy": math.nan, "test_accuracy": math.nan}
+            return
+        yield {
+            **row,
+            "validation_accuracy": accuracy(model, images.validation, device),
+            "test_accuracy": accuracy(model, images.test, device),
+        }
+
+
+@torch.no_grad()
+def accuracy(model: torch.nn.Module, images: Images, device: torch.device) -> float:
+    """Percent of the images that the model, in evaluation mode, puts into their class."""
+    model.eval()
+    right = total = 0
+    for x, y in images.ordered(500):
+        right += (model(x.to(device)).argmax(1) == y.to(device)).sum().item()
+        total += len(y)
+    return 100 * right / total
+
+
+SMALL = Settings(
+    epochs=12,
+    batch_size=32,
+    weight_decay=5e-4,
+    milestones=(9,),
+    overrides={"adabelief": {"eps": 1e-8}},
+)
+
+EXPERIMENT = Experiment(
+    name="image_classification",
+    title="Image classification",
+    variants=("vgg", "resnet", "densenet"),
+    metric="test_accuracy",
+    better="higher",
+    tuned_on="validation_accuracy",
+    settings=dict.fromkeys(("vgg", "resnet", "densenet"), SMALL),
+    train=train,
+    datasets=("digits", "cifar10", "cifar100", "imagenet"),
+    smoke={"epochs": 1, "milestones": (), "extra": {"steps": 3}},
+)

@@ -1,0 +1,1 @@
+"""Optimizers on functions of one or two numbers: `python -m examples.landscapes`."""
