@@ -40,7 +40,7 @@ def draw(lines: list[dict[str, str]], path: Path, title: str) -> None:
             draw_sweep(row[0], own)
             row[0].set(title=f"{variant}, lr {own[0].lr}", xlabel="eps = eps_root", ylabel=metric)
         else:
-            draw_curves(row[0], own, metric)
+            draw_curves(row[0], own, log=better == "lower")
             row[0].set(title=variant, xlabel="epoch", ylabel=metric)
             draw_results(row[1], own)
             row[1].set(title=f"{variant}: after the last epoch, best on top", xlabel=f"{metric} ({better} is better)")
@@ -50,11 +50,7 @@ def draw(lines: list[dict[str, str]], path: Path, title: str) -> None:
     figure.savefig(path, dpi=100, bbox_inches="tight", metadata={"Description": note})
 
 
-def finite(values: list[float]) -> list[float]:
-    return [value for value in values if math.isfinite(value)]
-
-
-def draw_curves(axes, own: list[Group], metric: str) -> None:
+def draw_curves(axes, own: list[Group], log: bool) -> None:
     """Mean over the seeds after each epoch, and smallest to largest."""
     for group in own:
         curves = np.array([curve for curve in group.curves if math.isfinite(curve[-1])])
@@ -64,7 +60,7 @@ def draw_curves(axes, own: list[Group], metric: str) -> None:
         epochs = range(1, curves.shape[1] + 1)
         axes.plot(epochs, curves.mean(0), color=COLORS[group.optimizer], label=group.label)
         axes.fill_between(epochs, curves.min(0), curves.max(0), color=COLORS[group.optimizer], alpha=0.12, linewidth=0)
-    if all(value > 0 for group in own for curve in group.curves for value in finite(list(curve))):
+    if log:
         axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=7)
