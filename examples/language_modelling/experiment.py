@@ -185,5 +185,5 @@ EXPERIMENT = Experiment(
     train=train,
     datasets=("stdlib", "ptb"),
     paper={"ptb": by_layers(PAPER)},
-    smoke={"epochs": 1, "milestones": (), "extra": {"model": {"embedding": 8, "hidden": 8}}},
+    smoke={"epochs": 1, "batch_size": 100, "milestones": (), "extra": {"model": {"embedding": 8, "hidden": 8}}},
 )

@@ -298,10 +298,10 @@ def test_a_run_that_diverges_ends(variant):
 def test_cifar10_trains(variant, tmp_path, monkeypatch):
     """The paper's settings, with few steps of small networks, on random images."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randint(256, (200, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    x = torch.randint(256, (80, 3, 32, 32), dtype=torch.uint8, generator=generator)
     monkeypatch.setattr("examples.gan.experiment.load", lambda *_: images)
     monkeypatch.setattr("examples.gan.distance.load", lambda *_: images)
-    images = Images(x, torch.arange(200) % 10, x[:100])
+    images = Images(x, torch.arange(80) % 10, x[:40])
     paper = EXPERIMENT.paper["cifar10"][variant]
     settings = replace(paper, epochs=1, extra={**paper.extra, "steps": 1, "width": 4, "samples": 100})
     (row,) = train(variant, lambda p: RIVALS["adabelief"].make(p, 2e-4, settings), 0, settings, tmp_path, "cifar10")
