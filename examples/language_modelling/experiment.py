@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +70,21 @@ def evaluate(model: LanguageModel, rows: Tensor, bptt: int) -> float:
 
 
 def train_epoch(model: LanguageModel, optimizer: Optimizer, rows: Tensor, extra: Mapping[str, Any]) -> float:
-    """One pass over the text; the mean negative log-likelihood that it saw, NaN or inf as soon as one window's is."""
+    """One pass over the text, or over its first `steps` windows.
+
+    Returns:
+        The mean negative log-likelihood of a token in nats, as training saw it: NaN or inf as soon as one window's is.
+    """
     model.train()
     state: State | None = None
-    total = 0.0
-    for window in windows(len(rows), extra["bptt"], extra["vary_bptt"]):
+    total, seen = 0.0, 0
+    for window in islice(windows(len(rows), extra["bptt"], extra["vary_bptt"]), extra.get("steps")):
         size = window.stop - window.start
         targets = rows[window.start + 1 : window.stop + 1]
         logits, state, output, dropped = model(rows[window], state)
         state = detach(state)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        total += loss.item() * size
+        total, seen = total + loss.item() * size, seen + size
         if not math.isfinite(total):
             break
         penalty = extra["activation"] * dropped.square().mean()
@@ -90,7 +95,7 @@ def train_epoch(model: LanguageModel, optimizer: Optimizer, rows: Tensor, extra:
         torch.nn.utils.clip_grad_norm_(model.parameters(), extra["clip"])
         with scaled(optimizer, size / extra["bptt"] if extra["vary_bptt"] else 1.0):
             optimizer.step()
-    return total / (len(rows) - 1)
+    return total / seen
 
 
 def load(data: Path | None) -> Text:
@@ -185,5 +190,5 @@ EXPERIMENT = Experiment(
     train=train,
     datasets=("stdlib", "ptb"),
     paper={"ptb": by_layers(PAPER)},
-    smoke={"epochs": 1, "batch_size": 100, "milestones": (), "extra": {"model": {"embedding": 8, "hidden": 8}}},
+    smoke={"epochs": 1, "milestones": (), "extra": {"steps": 3, "model": {"embedding": 8, "hidden": 8}}},
 )

@@ -129,6 +129,15 @@ def test_the_loss_of_an_epoch_carries_the_state():
     assert perplexity(loss) == pytest.approx(evaluate(model, rows, 50), rel=1e-5)
 
 
+def test_an_epoch_of_a_few_steps_sees_the_beginning():
+    torch.manual_seed(0)
+    model = LanguageModel(5, 1, **TINY)
+    rows = torch.randint(5, (50, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    few = train_epoch(model, optimizer, rows, {**DEFAULT.extra, "bptt": 7, "steps": 3})
+    assert perplexity(few) == pytest.approx(evaluate(model, rows[:22], 22), rel=1e-5)
+
+
 def test_gradients_are_clipped_by_norm():
     """With SGD, a learning rate of 1 and one window the step is the clipped gradient."""
     torch.manual_seed(0)
