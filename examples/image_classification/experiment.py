@@ -66,7 +66,7 @@ def accuracy(model: torch.nn.Module, images: Images, device: torch.device) -> fl
 DECOUPLED = {name: {"weight_decay": 1e-2} for name, rival in RIVALS.items() if rival.decay == "decoupled"}
 EPS = {"adabelief": {"eps": 1e-8}}
 NETWORKS = ("vgg", "resnet", "densenet")
-SMALL = Settings(epochs=12, batch_size=32, weight_decay=5e-4, milestones=(9,), overrides={**DECOUPLED, **EPS})
+SMALL = Settings(epochs=8, batch_size=32, weight_decay=5e-4, milestones=(6,), overrides={**DECOUPLED, **EPS})
 
 # CIFAR: https://github.com/juntang-zhuang/Adabelief-Optimizer, PyTorch_Experiments/classification_cifar10: the
 # defaults of main.py, run.sh (eps), and the names of the curves (weight decay of AdamW).

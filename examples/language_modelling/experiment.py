@@ -138,10 +138,10 @@ def by_layers(settings: Settings) -> dict[str, Settings]:
 
 
 DEFAULT = Settings(
-    epochs=4,
+    epochs=3,
     batch_size=20,
     weight_decay=1.2e-6,
-    milestones=(2, 3),
+    milestones=(2,),
     overrides={"adabelief": {"eps": 1e-12}},
     extra={
         "model": {"embedding": 64, "hidden": 64, "dropout": 0.1, "spread": 0.5},
