@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections import Counter
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def draw(lines: list[dict[str, str]], path: Path, title: str) -> None:
             row[1].set(title=f"{variant}: after the last epoch, best on top", xlabel=f"{metric} ({better} is better)")
     figure.suptitle(title)
     note = provenance(lines)
-    figure.text(0.01, -0.01, note, va="top", fontsize=6, family="monospace")
+    wrapped = "\n".join(textwrap.fill(line, 190, subsequent_indent="    ") for line in note.splitlines())
+    figure.text(0.01, -0.01, wrapped, va="top", fontsize=6, family="monospace")
     figure.savefig(path, dpi=100, bbox_inches="tight", metadata={"Description": note})
 
 
@@ -81,6 +83,9 @@ def draw_results(axes, own: list[Group]) -> None:
     ]
     axes.set_yticks(range(len(own)), names, fontsize=8)
     axes.invert_yaxis()
+    ends = [end for group in own for end in group.finals]
+    if ends and max(ends) > 10 * min(ends) > 0:
+        axes.set_xscale("log")
     axes.grid(alpha=0.3)
 
 
