@@ -14,6 +14,7 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 BUILDS = {"torch": "torch==2.13.0", "tensorflow": "tensorflow-cpu"}
 FRAMEWORKS = ("torch", "tf", "jax", "fast")
 BACKENDS = ("tensorflow", "jax", "torch")
+EXPERIMENTS = ("image_classification", "language_modelling", "gan")
 
 
 def requirements(*extras: str) -> list[str]:
@@ -39,7 +40,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, each framework in a process of its own."""
-    session.install("-e", ".", *requirements(*FRAMEWORKS), *group("tests"))
+    session.install("-e", ".", *requirements(*FRAMEWORKS), *group("tests"), *group("examples"))
     # One file of it is read, which needs none of what the package needs.
     session.install("--no-deps", "timm==1.0.31")
     if session.posargs:
@@ -47,6 +48,7 @@ def tests(session: nox.Session) -> None:
         return
     session.run("pytest", "-n2", "--doctest-modules", "adabelief_core", "tests/core", "tests/project")
     session.run("pytest", "-n2", "--doctest-modules", "adabelief_torch", "tests/torch")
+    session.run("pytest", "-n2", "tests/examples", "tests/benchmarks")
     session.run("pytest", "-n2", "--doctest-modules", "adabelief_jax", "tests/jax")
     for backend in BACKENDS:
         session.run("pytest", "-n2", "--doctest-modules", "adabelief_tf", "tests/tf", env={"KERAS_BACKEND": backend})
@@ -97,6 +99,17 @@ def bench(session: nox.Session) -> None:
     """Speed and memory beside each framework's own optimizers: a table and a picture in benchmarks/."""
     session.install("-e", ".", *requirements(*FRAMEWORKS), *group("bench"))
     session.run("python", "benchmarks/run.py", *session.posargs)
+
+
+@nox.session
+def experiments(session: nox.Session) -> None:
+    """AdaBelief beside its rivals on data that every machine has, and the sweeps of eps: `-- --jobs 2`."""
+    session.install("-e", ".", *requirements("torch", "fast"), *group("examples"))
+    for name in EXPERIMENTS:
+        for sweep in ((), ("--eps",)):
+            session.run("python", "-m", f"examples.{name}", *sweep, *session.posargs)
+    for name in ("landscapes", "landscapes.blow_up"):
+        session.run("python", "-m", f"examples.{name}")
 
 
 @nox.session

@@ -72,11 +72,9 @@ def parse(experiment: Experiment, argv: Sequence[str] | None) -> argparse.Namesp
     parser.add_argument("--data", type=Path, metavar="FOLDER", help=f"where {', '.join(local) or 'the data'} is")
     parser.add_argument("--paper", action="store_true", help="the paper's settings and epochs; needs --data")
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="FOLDER", help="default: %(default)s")
-    parser.add_argument(
-        "--optimizers", type=names(RIVALS), default=tuple(RIVALS), metavar="A,B", help=", ".join(RIVALS)
-    )
-    variants = experiment.variants
-    parser.add_argument("--variants", type=names(variants), default=variants, metavar="A,B", help=", ".join(variants))
+    rivals, variants = tuple(RIVALS), experiment.variants
+    parser.add_argument("--optimizers", type=names(rivals), default=rivals, metavar="A,B", help=", ".join(rivals))
+    parser.add_argument("--variants", type=names(variants), metavar="A,B", help=", ".join(variants))
     parser.add_argument("--seeds", type=positive, default=3, help="of the final runs (default: %(default)s)")
     parser.add_argument("--jobs", type=positive, default=1, help="worker processes (default: %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="seconds: a tiny budget, one learning rate and one seed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections import Counter
 from pathlib import Path
 
@@ -40,21 +41,18 @@ def draw(lines: list[dict[str, str]], path: Path, title: str) -> None:
             draw_sweep(row[0], own)
             row[0].set(title=f"{variant}, lr {own[0].lr}", xlabel="eps = eps_root", ylabel=metric)
         else:
-            draw_curves(row[0], own, metric)
+            draw_curves(row[0], own, log=better == "lower")
             row[0].set(title=variant, xlabel="epoch", ylabel=metric)
             draw_results(row[1], own)
             row[1].set(title=f"{variant}: after the last epoch, best on top", xlabel=f"{metric} ({better} is better)")
     figure.suptitle(title)
     note = provenance(lines)
-    figure.text(0.01, -0.01, note, va="top", fontsize=6, family="monospace")
+    wrapped = "\n".join(textwrap.fill(line, 190, subsequent_indent="    ") for line in note.splitlines())
+    figure.text(0.01, -0.01, wrapped, va="top", fontsize=6, family="monospace")
     figure.savefig(path, dpi=100, bbox_inches="tight", metadata={"Description": note})
 
 
-def finite(values: list[float]) -> list[float]:
-    return [value for value in values if math.isfinite(value)]
-
-
-def draw_curves(axes, own: list[Group], metric: str) -> None:
+def draw_curves(axes, own: list[Group], log: bool) -> None:
     """Mean over the seeds after each epoch, and smallest to largest."""
     for group in own:
         curves = np.array([curve for curve in group.curves if math.isfinite(curve[-1])])
@@ -64,7 +62,7 @@ def draw_curves(axes, own: list[Group], metric: str) -> None:
         epochs = range(1, curves.shape[1] + 1)
         axes.plot(epochs, curves.mean(0), color=COLORS[group.optimizer], label=group.label)
         axes.fill_between(epochs, curves.min(0), curves.max(0), color=COLORS[group.optimizer], alpha=0.12, linewidth=0)
-    if all(value > 0 for group in own for curve in group.curves for value in finite(list(curve))):
+    if log:
         axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=7)
@@ -85,6 +83,9 @@ def draw_results(axes, own: list[Group]) -> None:
     ]
     axes.set_yticks(range(len(own)), names, fontsize=8)
     axes.invert_yaxis()
+    ends = [end for group in own for end in group.finals]
+    if ends and max(ends) > 10 * min(ends) > 0:
+        axes.set_xscale("log")
     axes.grid(alpha=0.3)
 
 

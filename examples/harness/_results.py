@@ -109,17 +109,19 @@ def groups(lines: list[dict[str, str]], *phases: str) -> list[Group]:
     found = [
         Group(*key, curves=tuple(map(tuple, seeds.values())), diverged=len(bad[key])) for key, seeds in curves.items()
     ]
-    sign = -1 if lines[0]["better"] == "higher" else 1
     variants = list(dict.fromkeys(group.variant for group in found))
-    worst = math.inf
-    return sorted(
-        found,
-        key=lambda group: (
-            variants.index(group.variant),
-            group.diverged,
-            sign * group.mean if group.finals else worst,
-        ),
-    )
+    return sorted(found, key=lambda group: (variants.index(group.variant), *badness(group, lines[0]["better"])))
+
+
+def badness(group: Group, better: str) -> tuple[int, float]:
+    """What groups are ranked by; less is better, and the same is a tie."""
+    sign = -1 if better == "higher" else 1
+    return group.diverged, sign * group.mean if group.finals else math.inf
+
+
+def rank(group: Group, found: list[Group], better: str) -> int:
+    """1 + the number of groups that are better."""
+    return 1 + sum(badness(other, better) < badness(group, better) for other in found)
 
 
 def spread(group: Group) -> tuple[str, str]:
@@ -145,30 +147,33 @@ def rank_table(lines: list[dict[str, str]]) -> str:
     place: dict[str, list[Group]] = defaultdict(list)
     for group in groups(lines, "final"):
         place[group.variant].append(group)
+    for group in (group for own in place.values() for group in own):
         grid = grids[group.variant, group.optimizer]
         edge = " (edge of its grid)" if grid and float(group.lr) in (min(grid), max(grid)) else ""
-        mean, ends = spread(group)
+        number, mean, ends = rank(group, place[group.variant], better), *spread(group)
         text.append(
-            f"| {group.variant} | {len(place[group.variant])} | {group.label} | {group.lr}{edge} | {mean} | {ends} "
+            f"| {group.variant} | {number} | {group.label} | {group.lr}{edge} | {mean} | {ends} "
             f"| {len(group.curves)} | {group.diverged or ''} |"
         )
     text += ["", f"{better.capitalize()} is better. After the last epoch, on test data.", ""]
-    text += [f"- {variant}: {verdict(found)}" for variant, found in place.items()]
+    text += [f"- {variant}: {verdict(found, better)}" for variant, found in place.items()]
     return "\n".join(text)
 
 
-def verdict(found: list[Group]) -> str:
+def verdict(found: list[Group], better: str) -> str:
     """Where AdaBelief stands among the groups of one variant, in a sentence."""
-    rank = next((i for i, group in enumerate(found, 1) if group.optimizer == "adabelief"), None)
-    if rank is None or len(found) == 1:
+    ours = next((group for group in found if group.optimizer == "adabelief"), None)
+    others = [group for group in found if group is not ours]
+    if ours is None or not others:
         return "AdaBelief was not compared."
-    ours, other = found[rank - 1], found[1 if rank == 1 else 0]
+    place, other = rank(ours, found, better), others[0]
+    ties = sum(badness(group, better) == badness(ours, better) for group in others)
+    text = f"AdaBelief is {place} of {len(found)}" + (f", with {ties} others as good" if ties else "")
     if not (ours.finals and other.finals):
-        return f"AdaBelief is {rank} of {len(found)}."
+        return f"{text}."
     apart = max(ours.finals) < min(other.finals) or max(other.finals) < min(ours.finals)
-    word = "next" if rank == 1 else "best"
     return (
-        f"AdaBelief is {rank} of {len(found)} (mean {ours.mean:.4g}; {word}: {other.label}, {other.mean:.4g}); "
+        f"{text} (mean {ours.mean:.4g}; the best other: {other.label}, {other.mean:.4g}); "
         f"the two ranges {'do not overlap' if apart else 'overlap'}."
     )
 

@@ -13,6 +13,12 @@ def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d
     return nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
 
 
+def stem(channels: int, width: int, large: bool) -> list[nn.Module]:
+    """The first layers: for ImageNet a convolution of 7×7 that halves the image, and a pooling that halves it again."""
+    first = conv(channels, width, 7, 2) if large else conv(channels, width)
+    return [first, nn.BatchNorm2d(width), nn.ReLU(), *([nn.MaxPool2d(3, 2, 1)] if large else [])]
+
+
 class Vgg(nn.Sequential):
     """Convolutions of 3×3 and max pooling (Simonyan & Zisserman, 2015, arXiv 1409.1556), with batch norm.
 
@@ -62,12 +68,11 @@ class ResNet(nn.Sequential):
         width: Of the first stage.
         channels: Of the images.
         classes: Number of classes.
-        large: Begin as for ImageNet: a convolution of 7×7 with stride 2, and a pooling.
+        large: Begin as for ImageNet.
     """
 
     def __init__(self, blocks: Sequence[int], width: int, channels: int, classes: int, large: bool = False) -> None:
-        stem = [conv(channels, width, 7, 2) if large else conv(channels, width), nn.BatchNorm2d(width), nn.ReLU()]
-        layers: list[nn.Module] = [*stem, nn.MaxPool2d(3, 2, 1)] if large else stem
+        layers = stem(channels, width, large)
         inputs = width
         for stage, count in enumerate(blocks):
             for block in range(count):
@@ -103,11 +108,12 @@ class DenseNet(nn.Sequential):
         growth: Channels that a layer adds.
         channels: Of the images.
         classes: Number of classes.
+        large: Begin as for ImageNet.
     """
 
-    def __init__(self, blocks: Sequence[int], growth: int, channels: int, classes: int) -> None:
+    def __init__(self, blocks: Sequence[int], growth: int, channels: int, classes: int, large: bool = False) -> None:
         width = 2 * growth
-        layers: list[nn.Module] = [conv(channels, width)]
+        layers = stem(channels, width, large)
         for number, count in enumerate(blocks):
             if number:
                 layers += [nn.BatchNorm2d(width), nn.ReLU(), conv(width, width // 2, 1), nn.AvgPool2d(2)]
@@ -124,17 +130,16 @@ def build(variant: str, dataset: str, channels: int, classes: int) -> nn.Module:
 
     Args:
         variant: "vgg", "resnet" or "densenet".
-        dataset: "digits": a network of a few channels. "cifar10", "cifar100": VGG-11, ResNet-34 or DenseNet-121.
-            "imagenet": ResNet-18.
+        dataset: "digits": a few layers of a few channels. "cifar10", "cifar100": VGG-11, ResNet-34, DenseNet-121.
+            "imagenet": VGG-11, ResNet-18, DenseNet-121.
         channels: Of the images.
         classes: Number of classes.
     """
-    if dataset == "imagenet":
-        return ResNet((2, 2, 2, 2), 64, channels, classes, large=True)
-    small = dataset == "digits"
+    small, large = dataset == "digits", dataset == "imagenet"
     if variant == "vgg":
         stages = ((16, 16), (32, 32)) if small else ((64,), (128,), (256, 256), (512, 512), (512, 512))
         return Vgg(stages, channels, classes)
     if variant == "resnet":
-        return ResNet((1, 1) if small else (3, 4, 6, 3), 16 if small else 64, channels, classes)
-    return DenseNet((3, 3) if small else (6, 12, 24, 16), 8 if small else 32, channels, classes)
+        blocks = (1, 1) if small else (2, 2, 2, 2) if large else (3, 4, 6, 3)
+        return ResNet(blocks, 16 if small else 64, channels, classes, large)
+    return DenseNet((2, 2) if small else (6, 12, 24, 16), 8 if small else 32, channels, classes, large)

@@ -1,0 +1,1 @@
+"""WGAN, WGAN-GP and SN-GAN on images: `python -m examples.gan`."""
