@@ -103,17 +103,19 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
-def peers(session: nox.Session) -> None:
-    """How far each package's AdaBelief is from the paper's formula: tables."""
-    session.install("-e", ".", *requirements("torch", "jax"), *group("peers"))
-    session.install("--no-deps", "timm==1.0.31")  # one file of it is read
-    session.run("python", "benchmarks/peers.py", *session.posargs)
-
-
-@nox.session
 def experiments(session: nox.Session) -> None:
     """AdaBelief beside its rivals on data that every machine has, and the sweeps of eps: `-- --jobs 2`."""
     session.install("-e", ".", *requirements("torch", "fast"), *group("examples"))
     for name in EXPERIMENTS:
         for sweep in ((), ("--eps",)):
             session.run("python", "-m", f"examples.{name}", *sweep, *session.posargs)
+    for name in ("landscapes", "landscapes.blow_up"):
+        session.run("python", "-m", f"examples.{name}")
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """How far each package's AdaBelief is from the paper's formula: tables."""
+    session.install("-e", ".", *requirements("torch", "jax"), *group("peers"))
+    session.install("--no-deps", "timm==1.0.31")  # one file of it is read
+    session.run("python", "benchmarks/peers.py", *session.posargs)
