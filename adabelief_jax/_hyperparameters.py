@@ -36,7 +36,7 @@ def validated(
     eps: Any,
     eps_root: Any,
     weight_decay: Any = 0.0,
-    update_clip: Any,
+    update_clip: Any = None,
     **flags: Any,
 ) -> tuple[Hyperparameters, Numbers]:
     """Check what is known, and keep scalars of JAX as they are.
