@@ -57,7 +57,9 @@ def test_everybody_had_the_same_budget(name):
     for variant in EXPERIMENTS[name].variants:
         for optimizer, rival in RIVALS.items():
             own = [line for line in lines if (line["variant"], line["optimizer"]) == (variant, optimizer)]
-            assert {float(line["lr"]) for line in own if line["phase"] == "tuning"} == set(rival.grid)
+            assert {float(line["lr"]) for line in own if line["phase"] == "tuning"} == set(
+                EXPERIMENTS[name].grid(rival.grid)
+            )
             assert {line["seed"] for line in own if line["phase"] == "final"} == {"1", "2", "3"}
     for variant, settings in EXPERIMENTS[name].settings.items():
         epochs = {int(line["epoch"]) for line in lines if line["variant"] == variant}
