@@ -117,7 +117,7 @@ def step(optimizer: Optimizer, loss: Tensor) -> None:
 
 # The authors' table of settings (the page of adabelief-pytorch 0.2.1) has, for small GANs, these betas and this eps.
 DEFAULT = Settings(
-    epochs=6,
+    epochs=4,
     batch_size=32,
     betas=(0.5, 0.999),
     overrides={"adabelief": {"eps": 1e-12}},
@@ -155,6 +155,7 @@ EXPERIMENT = Experiment(
     metric="frechet_distance",
     better="lower",
     tuned_on="validation_frechet_distance",
+    rates=10.0,
     settings=dict.fromkeys(VARIANTS, DEFAULT),
     train=train,
     datasets=("digits", "cifar10"),

@@ -56,6 +56,7 @@ class Experiment:
         train: Trains once, see HARNESS in the package's text; a function of a module, so that workers find it.
         datasets: Names for `--dataset`; the first is the default data, the others need a folder.
         paper: Dataset to variant to the paper's settings, for `--paper`.
+        rates: What all grids of learning rates are multiplied by: short trainings need larger ones.
         smoke: Fields of `Settings` that `--smoke` replaces (`extra` and `overrides` are merged).
     """
 
@@ -69,4 +70,9 @@ class Experiment:
     train: Callable[[str, MakeOptimizer, int, Settings, Path | None, str], Iterator[dict[str, float]]]
     datasets: tuple[str, ...] = ("default",)
     paper: Mapping[str, Mapping[str, Settings]] = field(default_factory=dict)
+    rates: float = 1.0
     smoke: Mapping[str, Any] = field(default_factory=lambda: {"epochs": 1, "milestones": ()})
+
+    def grid(self, rates: Iterable[float]) -> tuple[float, ...]:
+        """Learning rates of an optimizer, times `rates`, in few digits."""
+        return tuple(float(f"{rate * self.rates:g}") for rate in rates)

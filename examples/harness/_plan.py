@@ -11,7 +11,7 @@ from examples.harness._experiment import Experiment, Settings
 from examples.harness._runs import Run, Store, diverged
 from examples.harness.optimizers import RIVALS
 
-EPS = tuple(float(f"1e{exponent}") for exponent in range(-16, -3))
+EPS = tuple(float(f"1e{exponent}") for exponent in range(-16, -3, 2))
 TUNING_SEED = 0
 
 
@@ -45,7 +45,7 @@ class Plan:
         """One run a learning rate of the grid."""
         if self.smoke:
             return []
-        return [self.run(variant, optimizer, lr, TUNING_SEED) for lr in RIVALS[optimizer].grid]
+        return [self.run(variant, optimizer, lr, TUNING_SEED) for lr in self.experiment.grid(RIVALS[optimizer].grid)]
 
     def final(self, variant: str, optimizer: str, lr: float) -> list[Run]:
         """One run a seed."""
@@ -65,9 +65,9 @@ class Plan:
         The last epoch's validation measure decides; of equals the one nearest to the usual rate. A run that diverged
         is not chosen before one that did not.
         """
-        rival = RIVALS[optimizer]
+        usual = self.experiment.grid((RIVALS[optimizer].lr,))[0]
         sign = -1 if self.experiment.better == "higher" else 1
-        middle = math.log(rival.lr)
+        middle = math.log(usual)
 
         def badness(run: Run) -> tuple[float, float]:
             rows = store.read(run)["rows"]
@@ -76,7 +76,7 @@ class Plan:
 
         runs = self.tuning(variant, optimizer)
         finished = runs and all(store.path(run).exists() for run in runs)
-        return min(runs, key=badness).lr if finished else rival.lr
+        return min(runs, key=badness).lr if finished else usual
 
 
 def tuned(plan: Plan, store: Store, train: Callable[[list[Run]], None]) -> list[tuple[str, Run]]:

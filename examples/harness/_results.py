@@ -114,9 +114,9 @@ def groups(lines: list[dict[str, str]], *phases: str) -> list[Group]:
 
 
 def badness(group: Group, better: str) -> tuple[int, float]:
-    """What groups are ranked by; less is better, and the same is a tie."""
+    """What groups are ranked by: the mean in the table's digits; less is better, and the same is a tie."""
     sign = -1 if better == "higher" else 1
-    return group.diverged, sign * group.mean if group.finals else math.inf
+    return group.diverged, sign * float(f"{group.mean:.4g}") if group.finals else math.inf
 
 
 def rank(group: Group, found: list[Group], better: str) -> int:

@@ -186,6 +186,7 @@ EXPERIMENT = Experiment(
     metric="perplexity",
     better="lower",
     tuned_on="validation_perplexity",
+    rates=10.0,
     settings=by_layers(DEFAULT),
     train=train,
     datasets=("stdlib", "ptb"),
