@@ -192,6 +192,8 @@ def sweep_table(lines: list[dict[str, str]]) -> str:
         f"| eps | {' | '.join(f'{name}, lr {rates[name]}' for name in variants)} |",
         "|---" * (len(variants) + 1) + "|",
     ]
-    text += [f"| {eps} | {' | '.join(row.get(name, '') for name in variants)} |" for eps, row in cells.items()]
+    text += [
+        f"| {float(eps):.0e} | {' | '.join(row.get(name, '') for name in variants)} |" for eps, row in cells.items()
+    ]
     metric, better = lines[0]["metric"], lines[0]["better"]
     return "\n".join([*text, "", f"Mean {metric} (min … max) after the last epoch; {better} is better."])

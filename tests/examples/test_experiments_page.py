@@ -16,8 +16,13 @@ from examples.language_modelling.experiment import EXPERIMENT as LANGUAGE
 PAGE = (ROOT / "docs" / "experiments.md").read_text()
 FOLDER = ROOT / "docs" / "experiments"
 EXPERIMENTS = {experiment.name: experiment for experiment in (IMAGES, LANGUAGE, GAN)}
-RESULTS = sorted(path.stem for path in FOLDER.glob("*.csv"))
+RESULTS = [name + suffix for name in EXPERIMENTS for suffix in ("", "_eps")]
 DECAY = {"coupled": "coupled", "decoupled": "decoupled", "settings": "as the experiment says"}
+
+
+def test_every_experiment_and_sweep_is_there():
+    assert sorted(path.stem for path in FOLDER.glob("*.csv")) == sorted(RESULTS)
+    assert sorted(path.stem for path in FOLDER.glob("*.png")) == sorted(RESULTS)
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -46,7 +51,7 @@ def test_the_figure_is_shown_and_of_the_same_runs(name):
     assert (FOLDER / f"{name}.csv").stat().st_size < 2_000_000
 
 
-@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name in RESULTS])
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_everybody_had_the_same_budget(name):
     lines = read_csv(FOLDER / f"{name}.csv")
     for variant in EXPERIMENTS[name].variants:
