@@ -94,7 +94,7 @@ def restore(
     places = {p: name for name, (p, _) in named.items()}
     order = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
-    for index, p in watched(list(enumerate(order)), "restoring"):
+    for index, p in enumerate(watched(order, "restoring")):
         entry, h = entries[places[p]], named[places[p]][1]
         if entry.step == 0:
             continue

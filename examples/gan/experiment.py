@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import MultiStepLR
 
+from adabelief_core import presets
 from examples.harness import Experiment, Settings
 
 from .data import batches, load
@@ -115,12 +116,11 @@ def step(optimizer: Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
-# The authors' table of settings (the page of adabelief-pytorch 0.2.1) has, for small GANs, these betas and this eps.
 DEFAULT = Settings(
     epochs=4,
     batch_size=32,
-    betas=(0.5, 0.999),
-    overrides={"adabelief": {"eps": 1e-12}},
+    betas=presets.GAN["betas"],
+    overrides={"adabelief": {"eps": presets.GAN["eps"]}},
     extra={
         "latent": 16,
         "width": 16,
@@ -144,7 +144,7 @@ PAPER = replace(
 )
 PAPER_SN_GAN = replace(
     PAPER,
-    overrides={"adabelief": {"eps": 1e-16, "rectify": True}},
+    overrides={"adabelief": {name: presets.SN_GAN[name] for name in ("eps", "rectify")}},
     extra={**PAPER.extra, "latent": 128, "steps": 1000},
 )
 
