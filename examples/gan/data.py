@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from examples.image_classification import cifar
+from examples.harness import cifar
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,8 @@ def diverged(rows: list[dict[str, float]]) -> bool:
 def sources(experiment: Experiment) -> str:
     """A digest of the code that determines a run's rows."""
     own = Path(sys.modules[experiment.train.__module__].__file__).parent
-    files = [*own.glob("*.py"), Path(__file__).with_name("optimizers.py"), Path(__file__)]
+    shared = (Path(__file__).with_name(name) for name in ("optimizers.py", "cifar.py"))
+    files = [*own.glob("*.py"), *shared, Path(__file__)]
     for package in (adabelief_core, adabelief_torch):
         files += Path(package.__file__).parent.glob("*.py")
     digest = hashlib.sha256()

@@ -10,7 +10,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from examples.image_classification import cifar, imagenet
+from examples.harness import cifar
+from examples.image_classification import imagenet
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 

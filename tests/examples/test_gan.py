@@ -22,8 +22,7 @@ from examples.gan.experiment import (
     train,
 )
 from examples.gan.models import Critic, Generator
-from examples.harness import RIVALS, DataError, main
-from examples.image_classification import cifar
+from examples.harness import RIVALS, DataError, cifar, main
 
 CPU = torch.device("cpu")
 

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from smoke import check_smoke, command, rows
 
-from examples.harness import RIVALS, DataError
-from examples.image_classification import cifar, imagenet
+from examples.harness import RIVALS, DataError, cifar
+from examples.image_classification import imagenet
 from examples.image_classification.data import Images, crop_and_flip, load
 from examples.image_classification.experiment import EXPERIMENT, train
 from examples.image_classification.models import build

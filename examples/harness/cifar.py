@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from examples.harness import DataError
+from examples.harness._experiment import DataError
 
 
 @dataclass(frozen=True)
