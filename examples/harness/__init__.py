@@ -2,6 +2,8 @@
 
 from examples.harness._cli import main
 from examples.harness._experiment import DataError, Experiment, Settings
+from examples.harness._figure import COLORS
+from examples.harness._runs import commit, versions
 from examples.harness.optimizers import RIVALS, Rival
 
-__all__ = ["RIVALS", "DataError", "Experiment", "Rival", "Settings", "main"]
+__all__ = ["COLORS", "RIVALS", "DataError", "Experiment", "Rival", "Settings", "commit", "main", "versions"]

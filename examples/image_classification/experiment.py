@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 
+from adabelief_core import presets
 from examples.harness import RIVALS, DataError, Experiment, Settings
 from examples.image_classification.data import Images, load
 from examples.image_classification.models import build
@@ -64,7 +65,7 @@ def accuracy(model: torch.nn.Module, images: Images, device: torch.device) -> fl
 # A weight decay that is decoupled acts lr times as strongly as one added to the gradient, or less; so it is larger.
 # 5e-4 and, for AdamW, 1e-2 are the paper's for CIFAR.
 DECOUPLED = {name: {"weight_decay": 1e-2} for name, rival in RIVALS.items() if rival.decay == "decoupled"}
-EPS = {"adabelief": {"eps": 1e-8}}
+EPS = {"adabelief": {"eps": presets.CIFAR["eps"]}}
 NETWORKS = ("vgg", "resnet", "densenet")
 SMALL = Settings(epochs=8, batch_size=32, weight_decay=5e-4, milestones=(6,), overrides={**DECOUPLED, **EPS})
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from adabelief_core import AdaBelief, __version__
-from examples.harness._runs import commit
+from examples.harness import commit
 
 STEPS = 30_000
 ELEMENTS = 16

@@ -11,8 +11,7 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from examples.harness import RIVALS
-from examples.harness._figure import COLORS
+from examples.harness import COLORS, RIVALS
 from examples.landscapes.functions import LANDSCAPES, Landscape
 from examples.landscapes.trajectories import ROUNDING, Trajectory
 

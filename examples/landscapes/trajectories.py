@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from examples.harness import RIVALS, Settings
-from examples.harness._runs import commit, versions
+from examples.harness import RIVALS, Settings, commit, versions
 from examples.landscapes.functions import LANDSCAPES, Landscape
 
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import MultiStepLR
 
+from adabelief_core import presets
 from examples.harness import Experiment, Settings
 
 from .data import Text, columns, penn_treebank, provenance, standard_library
@@ -134,15 +135,16 @@ def train(
 
 def by_layers(settings: Settings) -> dict[str, Settings]:
     """The settings of each variant: the authors' table has another eps for a single layer."""
-    return dict.fromkeys(LAYERS, settings) | {"lstm1": replace(settings, overrides={"adabelief": {"eps": 1e-16}})}
+    single = replace(settings, overrides={"adabelief": {"eps": presets.LSTM_1["eps"]}})
+    return dict.fromkeys(LAYERS, settings) | {"lstm1": single}
 
 
 DEFAULT = Settings(
     epochs=3,
     batch_size=20,
-    weight_decay=1.2e-6,
+    weight_decay=presets.LSTM_2_3["weight_decay"],
     milestones=(2,),
-    overrides={"adabelief": {"eps": 1e-12}},
+    overrides={"adabelief": {"eps": presets.LSTM_2_3["eps"]}},
     extra={
         "model": {"embedding": 64, "hidden": 64, "dropout": 0.1, "spread": 0.5},
         "bptt": 25,
@@ -158,9 +160,9 @@ DEFAULT = Settings(
 PAPER = Settings(
     epochs=200,
     batch_size=20,
-    weight_decay=1.2e-6,
+    weight_decay=presets.LSTM_2_3["weight_decay"],
     milestones=(100, 145),
-    overrides={"adabelief": {"eps": 1e-12}},
+    overrides={"adabelief": {"eps": presets.LSTM_2_3["eps"]}},
     extra={
         "model": {
             "embedding": 400,
