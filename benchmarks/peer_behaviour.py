@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 import torch
-from peer_packages import HYPER, timm_adabelief, torch_optimizers
+from peer_packages import HYPER, torch_optimizers
+from peer_timm import timm_adabelief
 
 import adabelief_jax
 

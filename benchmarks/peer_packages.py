@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, redirect_stdout
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import optax
 import torch
+from peer_timm import timm_adabelief
 
 import adabelief_core
 import adabelief_jax
@@ -33,18 +29,6 @@ HYPER = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-16}
 def numpy_dtype(name: str) -> np.dtype:
     """NumPy's dtype of this name; bfloat16 is ml_dtypes'."""
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
-
-
-def timm_adabelief() -> type:
-    """timm's class. Its one file is imported, not timm, which needs torchvision."""
-    if "timm_optim" not in sys.modules:
-        found = importlib.util.find_spec("timm")
-        if found is None:
-            raise ModuleNotFoundError("timm is not installed (pip install --no-deps timm==1.0.31)", name="timm")
-        package = types.ModuleType("timm_optim")
-        package.__path__ = [str(Path(found.submodule_search_locations[0], "optim"))]
-        sys.modules["timm_optim"] = package
-    return importlib.import_module("timm_optim.adabelief").AdaBelief
 
 
 def torch_optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:

@@ -1,14 +1,10 @@
 """Other packages' optimizers, where they are installed, and how a run of theirs goes on here."""
 
-import importlib
-import importlib.util
 import io
-import sys
-import types
-from pathlib import Path
 
 import pytest
 import torch
+from peer_timm import timm_adabelief
 
 from adabelief_torch import AdaBelief
 
@@ -21,16 +17,12 @@ def adabelief_pytorch(params, **options):
 
 
 def timm(params, **options):
-    """timm's, told in our names. Its one file is imported, not timm, which needs torchvision."""
-    found = importlib.util.find_spec("timm")
-    if found is None:
-        pytest.skip("timm is not installed")
-    if "timm_optim" not in sys.modules:
-        package = types.ModuleType("timm_optim")
-        package.__path__ = [str(Path(found.submodule_search_locations[0], "optim"))]
-        sys.modules["timm_optim"] = package
-    module = importlib.import_module("timm_optim.adabelief")
-    return module.AdaBelief(params, **{TIMM_NAMES.get(key, key): value for key, value in options.items()})
+    """timm's, told in our names."""
+    try:
+        build = timm_adabelief()
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
+    return build(params, **{TIMM_NAMES.get(key, key): value for key, value in options.items()})
 
 
 def large_parameter(dtype, size=1_000):
