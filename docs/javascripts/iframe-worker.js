@@ -1,24 +1,43 @@
-/*! iframe-worker 1.0.4, https://www.npmjs.com/package/iframe-worker, unmodified below this comment.
- * It lets Chrome search these pages from file://, where it refuses workers.
+// Browsers refuse workers to pages from file://, and the search runs in one. There a hidden frame takes the worker's
+// place: it runs the worker's script in a window of its own, which gets the two names that a worker has besides a window's.
+if (location.protocol === "file:") {
+  window.Worker = class extends EventTarget {
+    #frame = document.createElement("iframe")
+    #ready
 
-Copyright (c) 2020-2022 Martin Donath <martin.donath@squidfunk.com>
+    constructor(path) {
+      super()
+      const url = new URL(path, location)
+      this.#frame.hidden = true
+      this.#frame.srcdoc = "<!doctype html><body></body>"
+      this.#ready = new Promise((resolve) => this.#frame.addEventListener("load", resolve, { once: true })).then(() => {
+        const inside = this.#frame.contentWindow
+        inside.postMessage = (data) => this.dispatchEvent(new MessageEvent("message", { data }))
+        inside.importScripts = async (...paths) => {
+          for (const each of paths) await run(new URL(each, url), inside.document)
+        }
+        return run(url, inside.document).then(() => inside)
+      })
+      this.#ready.catch((error) => this.dispatchEvent(new ErrorEvent("error", { error, message: error.message })))
+      document.body.append(this.#frame)
+    }
 
-Permission is hereby granted, free of charge, to any person obtaining a copy
-of this software and associated documentation files (the "Software"), to
-deal in the Software without restriction, including without limitation the
-rights to use, copy, modify, merge, publish, distribute, sublicense, and/or
-sell copies of the Software, and to permit persons to whom the Software is
-furnished to do so, subject to the following conditions:
+    postMessage(data) {
+      this.#ready.then((inside) => inside.dispatchEvent(new MessageEvent("message", { data })))
+    }
 
-The above copyright notice and this permission notice shall be included in
-all copies or substantial portions of the Software.
+    terminate() {
+      this.#frame.remove()
+    }
+  }
 
-THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
-IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
-FITNESS FOR A PARTICULAR PURPOSE AND NON-INFRINGEMENT. IN NO EVENT SHALL THE
-AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
-LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING
-FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS
-IN THE SOFTWARE.
-*/
-"use strict";(()=>{function c(s,n){parent.postMessage(s,n||"*")}function d(...s){return s.reduce((n,e)=>n.then(()=>new Promise(r=>{let t=document.createElement("script");t.src=e,t.onload=r,document.body.appendChild(t)})),Promise.resolve())}var o=class extends EventTarget{constructor(e){super();this.url=e;this.m=e=>{e.source===this.w&&(this.dispatchEvent(new MessageEvent("message",{data:e.data})),this.onmessage&&this.onmessage(e))};this.e=(e,r,t,i,m)=>{if(r===`${this.url}`){let a=new ErrorEvent("error",{message:e,filename:r,lineno:t,colno:i,error:m});this.dispatchEvent(a),this.onerror&&this.onerror(a)}};let r=document.createElement("iframe");r.hidden=!0,document.body.appendChild(this.iframe=r),this.w.document.open(),this.w.document.write(`<html><body><script>postMessage=${c};importScripts=${d};addEventListener("error",({error})=>{parent.dispatchEvent(new ErrorEvent("error",{filename:"${e}",error}))})<\/script><script src=${e}?${+Date.now()}><\/script></body></html>`),this.w.document.close(),onmessage=this.m,onerror=this.e,this.r=new Promise((t,i)=>{this.w.onload=t,this.w.onerror=i})}terminate(){this.iframe.remove(),onmessage=onerror=null}postMessage(e){this.r.catch().then(()=>{this.w.dispatchEvent(new MessageEvent("message",structuredClone({data:e})))})}get w(){return this.iframe.contentWindow}};window.IFrameWorker=o;location.protocol==="file:"&&(window.Worker=o);})();
+  function run(url, page) {
+    return new Promise((resolve, reject) => {
+      const script = page.createElement("script")
+      script.src = url
+      script.onload = resolve
+      script.onerror = () => reject(new Error(`Cannot run ${url}`))
+      page.body.append(script)
+    })
+  }
+}
