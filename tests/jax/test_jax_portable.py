@@ -1,6 +1,7 @@
 """A run out of Optax and into it, wherever in the state AdaBelief is."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -245,6 +246,7 @@ def test_a_run_that_two_processes_share(tmp_path):
     both = [
         subprocess.Popen(
             [sys.executable, Path(__file__).parent / "two_processes.py", coordinator, str(index), tmp_path / "run"],
+            env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
