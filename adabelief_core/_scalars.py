@@ -1,7 +1,7 @@
 """The scalars of the rule that depend on the step, in float64: their one home for all frameworks.
 
 β^t and 1 - β^t come out of a table of β^(2^i) and 1 - β^(2^i), i = 0..31, combined along the bits of
-t by
+t, neighbours first, by
 
     β^(a+b) = β^a β^b,     1 - β^(a+b) = (1 - β^a) + β^a (1 - β^b).
 
@@ -124,8 +124,8 @@ def power_and_complement(
     n = _BITS
     while n > 1:
         n //= 2
-        complement = complement[:n] + product(power[:n] * complement[n:])
-        power = power[:n] * power[n:]
+        complement = complement[0::2] + product(power[0::2] * complement[1::2])
+        power = power[0::2] * power[1::2]
     return power[0], complement[0]
 
 
@@ -170,6 +170,7 @@ def step_scalars(
     xp: Any = np,
     product: Callable[[Any], Any] = plain_product,
     iterate: Callable[..., Any] | None = None,
+    inverses: Callable[[Any, Any], tuple[Any, Any]] = lambda x, y: (1.0 / x, 1.0 / y),
 ) -> StepScalars:
     """The scalars of step t.
 
@@ -196,6 +197,7 @@ def step_scalars(
         iterate: `iterate(f, x, n)`, the n terms x, f(x), f(f(x)), … stacked, for a pair x: a loop of the
             framework, which compiles sooner than the terms written out. Read with `betas` alone. None:
             written out.
+        inverses: `inverses(x, y)`, which is 1/x and 1/y, where the framework has a way of its own.
 
     Returns:
         Float64 scalars of the framework.
@@ -224,7 +226,7 @@ def step_scalars(
     # Guarded, or XLA makes 1/√ one operation of its own that is not correctly rounded.
     root_b2 = product(xp.sqrt(b2))
     if not h.rectify:
-        return StepScalars(1.0 / b1, 1.0 / root_b2, look_ahead, True)
+        return StepScalars(*inverses(b1, root_b2), look_ahead, True)
 
     warm_up = 1.0 / b1 if h.degenerated_to_sgd else 0.0 * b1
     limit = 2.0 / (1.0 - beta2) - 1.0

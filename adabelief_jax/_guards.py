@@ -34,10 +34,11 @@ class Guards(NamedTuple):
             count: Step count, int32.
             dtype: Their dtype.
         """
-        minus_zero = -jnp.minimum(count, 0).astype(dtype)
-        real = count >= 0
+        zero = np.int32(0)
+        minus_zero = lax.neg(lax.convert_element_type(lax.min(count, zero), dtype))
+        real = lax.ge(count, zero)
         return cls(
-            lambda x: x + minus_zero,
+            lambda x: lax.add(x, minus_zero),
             # The other branch is never taken; a gradient through it could be 0 × ∞.
             lambda s: lax.select(real, s, lax.sqrt(lax.stop_gradient(s))),
             lambda narrow: lambda x: x if x.dtype == narrow else _rounded(x, count, np.dtype(narrow)),

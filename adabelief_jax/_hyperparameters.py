@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from adabelief_core import Coefficients, Hyperparameters, StepScalars, assemble, step_scalars
 from adabelief_jax._guards import Guards
@@ -113,8 +114,21 @@ def _scalars(h: Hyperparameters, betas: tuple[Any, Any] | None, step: Any, count
     product = Guards.of(count, jnp.float64).product
     walked = None if betas else powers(step, h.betas, product)
     return step_scalars(
-        step.astype(jnp.float64), h, betas=betas, powers=walked, xp=jnp, product=product, iterate=_iterate
+        step.astype(jnp.float64),
+        h,
+        betas=betas,
+        powers=walked,
+        xp=jnp,
+        product=product,
+        iterate=_iterate,
+        inverses=_inverses,
     )
+
+
+def _inverses(x: Any, y: Any) -> tuple[Any, Any]:
+    """1/x and 1/y, of one array: XLA compiles one kernel for both."""
+    both = lax.div(np.ones(2), lax.concatenate([lax.broadcast(x, (1,)), lax.broadcast(y, (1,))], 0))
+    return lax.index_in_dim(both, 0, keepdims=False), lax.index_in_dim(both, 1, keepdims=False)
 
 
 def _iterate(f: Callable[[Any], Any], x: Any, n: int) -> Any:

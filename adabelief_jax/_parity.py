@@ -33,7 +33,7 @@ class _Run:
         self._device, self._wide = device, problem.dtype == "float64"
         with self._context():
             self._params = self._put(problem.params())
-            self._state = optimizer.init(self._params)
+            self._state = self._put(optimizer.init(self._params))
 
     def step(self, grads: Mapping[str, np.ndarray]) -> None:
         with self._context():
@@ -49,13 +49,14 @@ class _Run:
 
     def restore(self, taken: Snapshot) -> None:
         with self._context():
-            self._state, self._params = restore(self._state, self._params, taken)
+            self._state, self._params = map(self._put, restore(self._state, self._params, taken))
 
     def _context(self) -> AbstractContextManager[Any]:
         return jax.enable_x64(True) if self._wide else nullcontext()
 
-    def _put(self, arrays: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        return {name: jax.device_put(x, self._device) for name, x in arrays.items()}
+    def _put(self, tree: Any) -> Any:
+        # Committed to the device, as what a step returns is: otherwise each function is compiled twice.
+        return jax.device_put(tree, self._device)
 
 
 class OptaxAdapter:

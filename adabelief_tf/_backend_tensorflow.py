@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any
 
 import keras
@@ -11,7 +13,7 @@ import tensorflow as tf
 from keras import ops
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext  # TensorFlow has no public name for it
 
-from adabelief_core import LAST_STEP, Coefficients, Hyperparameters, assemble, step_scalars
+from adabelief_core import LAST_STEP, Coefficients, Hyperparameters, Variant, assemble, step_scalars
 from adabelief_tf._tensors import Step, TensorSteps
 
 
@@ -20,12 +22,49 @@ def _compiled_by_xla() -> bool:
     return GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()) or bool(tf.config.optimizer.get_jit())
 
 
+def _own(variable: Any) -> Any:
+    """TensorFlow's variable of this one."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
 def _apart(x: Any) -> Any:
     """x, from where grappler multiplies and adds in no other order: it knows nothing of this operation.
 
     It is free: the operation hands its input on.
     """
     return tf.raw_ops.Snapshot(input=x)
+
+
+LEAST = 2**14
+"""Elements from which on a variable's rule is compiled: XLA takes a tenth of a second a size, and must win it back."""
+
+
+@cache
+def _xla_has(device: str) -> bool:
+    """Whether XLA compiles for this device: a CPU, unless TensorFlow was built without it, as some of Apple's were."""
+    if tf.DeviceSpec.from_string(device).device_type != "CPU":
+        return False
+    with tf.init_scope(), tf.device(device):
+        try:
+            tf.function(lambda: tf.zeros([]), jit_compile=True)()
+        except tf.errors.OpError:
+            return False
+    return True
+
+
+@cache
+def _compiled(variant: Variant, dtypes: tuple[Any, ...]) -> Any:
+    """`Backend._advance` on flat arrays of these dtypes: one trace for all, which XLA compiles for each size."""
+
+    def advance(numbers: Any, adaptive: Any, zero: Any, always: Any, *given: Any) -> tuple[Any, ...]:
+        arrays = iter(given)
+        step = Step(Coefficients._make([*tf.unstack(numbers), adaptive]), variant, zero, always)
+        return Backend._advance(step, *(None if dtype is None else next(arrays) for dtype in dtypes))
+
+    compute = dtypes[2]
+    scalars = [([len(Coefficients._fields) - 1], compute), ([], tf.bool), ([], compute), ([], tf.bool)]
+    flat = [([None], dtype) for dtype in dtypes if dtype is not None]
+    return tf.function(advance, [tf.TensorSpec(*x) for x in (*scalars, *flat)], jit_compile=True)
 
 
 class _Namespace:
@@ -53,14 +92,30 @@ class _Namespace:
 
 
 class Backend(TensorSteps):
-    """Eager steps take their scalars from the host; graphs compute them in float64 tensors."""
+    """Eager steps take their scalars from the host; graphs compute them in float64 tensors.
+
+    Keras has no graph compiled on a machine without a GPU, and each of TensorFlow's operations is a pass over memory.
+    There XLA compiles the rule alone, for the variables where that pays.
+    """
 
     _namespace = _Namespace
 
     def _beside(self: Any, variable: Any) -> AbstractContextManager[Any]:
         """Place new variables on the devices of this one."""
-        variable = variable.value if isinstance(variable, keras.Variable) else variable
-        return self._distribution_strategy.extended.colocate_vars_with(variable)
+        return self._distribution_strategy.extended.colocate_vars_with(_own(variable))
+
+    @classmethod
+    def _advance(cls, step: Step, g: Any, p: Any, *state: Any) -> tuple[Any, ...]:
+        if tf.executing_eagerly() or _compiled_by_xla():
+            return super()._advance(step, g, p, *state)
+        if math.prod(p.shape) < LEAST or not _xla_has(_own(p).device):
+            return super()._advance(step._replace(zero=None, always=None), g, p, *state)
+        arrays = [None if x is None else tf.convert_to_tensor(x) for x in (g, p, *state)]
+        *numbers, adaptive = step.coefficients
+        compiled = _compiled(step.variant, tuple(None if x is None else x.dtype for x in arrays))
+        flat = (tf.reshape(x, [-1]) for x in arrays if x is not None)
+        new = compiled(tf.stack(numbers), tf.convert_to_tensor(adaptive), step.zero, step.always, *flat)
+        return tuple(None if x is None else tf.reshape(x, p.shape) for x in new)
 
     @staticmethod
     def _apart(x: Any) -> Any:
@@ -125,5 +180,4 @@ class Backend(TensorSteps):
         def cast(x: Any) -> Any:
             return tf.cast(x, dtype) if tf.is_tensor(x) else tf.constant(np.dtype(dtype).type(x))
 
-        step = Step(assemble(h, scalars, rate, dtype, cast), h.variant)
-        return step._replace(zero=cast(zero), always=count >= 0) if compiled else step
+        return Step(assemble(h, scalars, rate, dtype, cast), h.variant, cast(zero), count >= 0)

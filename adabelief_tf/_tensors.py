@@ -132,27 +132,43 @@ class TensorSteps:
         plan = learning_rate if isinstance(learning_rate, dict) else self._plan(learning_rate)
         index = self._get_variable_index(variable)
         m, s = self._momentums[index], self._beliefs[index]
-        v = self._max_beliefs[index] if self.amsgrad else s
-        dtype = m.dtype
-        step = plan[dtype]
-        narrowed = partial(self._narrowed, dtype=variable.dtype, step=step)
-        p, *rest = (self._tensor(x, dtype) for x in (variable, gradient, m, s, v))
-        delta, *state = update(  # type: ignore[misc]
+        step = plan[m.dtype]
+        step = step._replace(variant=self._variant(step.variant, index))
+        v = self._max_beliefs[index] if step.variant.amsgrad else None
+        k = self._kahan_comps[index] if step.variant.kahan else None
+        state = (variable, m, s, v, k)
+        for target, value in zip(state, self._advance(step, gradient, *state), strict=True):
+            if target is not None:
+                self.assign(target, value)
+
+    @classmethod
+    def _advance(cls, step: Step, g: Any, p: Any, m: Any, s: Any, v: Any, k: Any) -> tuple[Any, ...]:
+        """The new p, m, s, v and k of one variable.
+
+        Args:
+            step: Coefficients in m's dtype, and the lines that run for this variable.
+            g, p, m, s: Tensors or variables of one shape; m and s of the compute dtype.
+            v: Another, or None without amsgrad.
+            k: Another, or None without a compensated sum.
+        """
+        dtype, stored = (keras.backend.standardize_dtype(x.dtype) for x in (m, p))
+        narrowed = partial(cls._narrowed, dtype=stored, step=step)
+        p, g, m, s, wide_v = (None if x is None else cls._tensor(x, dtype) for x in (p, g, m, s, v))
+        delta, m, s, wide_v = update(
             p,
-            *rest,
+            g,
+            m,
+            s,
+            wide_v,
             step.coefficients,
-            self._variant(step.variant, index),
-            xp=self._namespace,
-            product=self._apart if step.zero is None else lambda x: x + step.zero,
-            kept=self._apart if step.always is None else lambda s: ops.where(step.always, s, ops.sqrt(s)),
+            step.variant,
+            xp=cls._namespace,
+            product=cls._apart if step.zero is None else lambda x: x + step.zero,
+            kept=cls._apart if step.always is None else lambda s: ops.where(step.always, s, ops.sqrt(s)),
         )
-        for target, value in zip((m, s, v) if self.amsgrad else (m, s), state, strict=False):
-            self.assign(target, value)
         if step.variant.kahan:
-            comp = self._kahan_comps[index]
-            delta, k = compensated(p, delta, self._tensor(comp, dtype), stored=lambda x: ops.cast(narrowed(x), dtype))
-            self.assign(comp, k)
-        self.assign(variable, narrowed(p + delta))
+            delta, k = compensated(p, delta, cls._tensor(k, dtype), stored=lambda x: ops.cast(narrowed(x), dtype))
+        return narrowed(p + delta), m, s, None if v is None else wide_v, k
 
     def _variant(self: Any, variant: Variant, index: int) -> Variant:
         """The lines that run for a variable: no decay for one that is excluded from it."""

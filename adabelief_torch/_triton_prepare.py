@@ -100,14 +100,14 @@ def _power_and_complement(t, powers, ROWS: tl.constexpr):
     power = tl.where(bit, power[None, :], 1.0)
     complement = tl.where(bit, complement[None, :], 0.0)
     for level in tl.static_range(5):
-        power, power_high = _halves(power, ROWS, 16 >> level)
-        complement, complement_high = _halves(complement, ROWS, 16 >> level)
+        power, power_high = _neighbours(power, ROWS, 16 >> level)
+        complement, complement_high = _neighbours(complement, ROWS, 16 >> level)
         complement = complement + power * complement_high
         power = power * power_high
     return tl.reshape(power, (ROWS,)), tl.reshape(complement, (ROWS,))
 
 
 @triton.jit
-def _halves(x, ROWS: tl.constexpr, N: tl.constexpr):
-    """The first and the last N columns."""
-    return tl.split(tl.permute(tl.reshape(x, (ROWS, 2, N)), (0, 2, 1)))
+def _neighbours(x, ROWS: tl.constexpr, N: tl.constexpr):
+    """The even and the odd ones of 2N columns."""
+    return tl.split(tl.reshape(x, (ROWS, N, 2)))

@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -30,16 +31,21 @@ COLUMNS = ("case", "contender", "median ms", "ours / it", "note")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.csv and results.png")
-    out = parser.parse_args().out
-    cases = []
+    parser.add_argument("--runs", type=int, default=3, help="processes a script; medians of theirs are shown")
+    options = parser.parse_args()
+    out, cases = options.out, []
     for number, (command, environment) in enumerate(SCRIPTS, 1):
         print(f"[{number}/{len(SCRIPTS)}] {' '.join(command)} {environment or ''}", file=sys.stderr)
         env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
         script = [sys.executable, HERE / command[0], *command[1:]]
-        done = subprocess.run(script, env=env, stdout=subprocess.PIPE, text=True, check=True)
-        cases += [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"case"')]
+        # Two processes differ by more than two rounds of one, so there are several.
+        reports = [
+            [json.loads(line) for line in output(script, env).splitlines() if line.startswith('{"case"')]
+            for _ in range(options.runs)
+        ]
+        cases += [together(list(same)) for same in zip(*reports, strict=True)]
     rows = [
-        (case["case"], name, f"{ms:.2f}", f"{case['times'][case['ours']] / ms:.2f}", case["notes"].get(name, ""))
+        (case["case"], name, f"{ms:.2f}", f"{case['ratios'][name]:.2f}", case["notes"].get(name, ""))
         for case in cases
         for name, ms in case["times"].items()
     ]
@@ -51,6 +57,22 @@ def main() -> None:
         csv.writer(file).writerows([COLUMNS, *rows])
     draw(cases, out / "results.png")
     print(f"\n{platform.machine()}, {os.cpu_count()} cores. Written: {out / 'results.csv'}, {out / 'results.png'}")
+
+
+def output(command: list, env: dict[str, str]) -> str:
+    """What a process prints."""
+    return subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def together(reports: list[dict]) -> dict:
+    """One case's reports as one: medians of the times, and of the ratios, of which each is of one process."""
+    times = [report["times"] for report in reports]
+    ours = reports[0]["ours"]
+    return {
+        **reports[0],
+        "times": {name: statistics.median(x[name] for x in times) for name in times[0]},
+        "ratios": {name: statistics.median(x[ours] / x[name] for x in times) for name in times[0]},
+    }
 
 
 def draw(cases: list[dict], path: Path) -> None:

@@ -135,13 +135,12 @@ def _covering_rows() -> list[tuple[int, ...]]:
     def pairs(row: tuple[int, ...]) -> set[tuple[tuple[int, int], ...]]:
         return set(itertools.combinations(enumerate(row), 2))
 
-    everything = list(itertools.product(*sizes))
-    left = set().union(*map(pairs, everything))
+    every = {row: pairs(row) for row in itertools.product(*sizes)}
+    left = set().union(*every.values())
     rows = []
     while left:
-        best = max(everything, key=lambda row: len(pairs(row) & left))
-        rows.append(best)
-        left -= pairs(best)
+        rows.append(max(every, key=lambda row: len(every[row] & left)))
+        left -= every[rows[-1]]
     return rows
 
 

@@ -41,7 +41,7 @@ def test_every_kind_of_tensor(mode, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 def test_ten_thousand_steps(dtype):
-    problems = quick(dtype, steps=10_000, tensors=("odd", "scalar"))
+    problems = quick(dtype, steps=10_000, tensors=("odd",))
     for problem in problems if dtype != "float64" else problems[1:]:
         assert_bits(JIT, problem)
 

@@ -15,7 +15,7 @@ import optax
 import pytest
 
 from adabelief_core import Hyperparameters
-from adabelief_core.parity import DTYPES, check, covering
+from adabelief_core.parity import DTYPES, check, covering, quick
 from adabelief_core.portable import Entry, Snapshot, layers
 from adabelief_jax import adabelief, restore, scale_by_belief, snapshot
 from adabelief_jax._parity import adapter
@@ -26,7 +26,9 @@ SHAPES = {"dense": {"kernel": (3, 2), "bias": (2,)}, "scale": ()}
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_run_through_a_file_after_every_step_has_the_bits_of_one_that_stays(dtype, tmp_path):
-    for problem in covering(dtype, steps=2, tensors=("scalar", "empty", "odd", "nonfinite")):
+    kinds = ("scalar", "empty", "odd", "nonfinite")
+    # A compilation for each tensor and set of lines: each pair of options on one, all tensors with few options.
+    for problem in covering(dtype, steps=2, tensors=kinds[-1:]) + quick(dtype, steps=8, tensors=kinds):
         result = check(OP_BY_OP, problem, through=tmp_path / "run")
         assert (result.differing, result.first) == (0, ""), problem.name
 

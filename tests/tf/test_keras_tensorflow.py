@@ -11,12 +11,22 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("about the tensorflow backend", allow_module_level=True)
 import tensorflow as tf
 
+from adabelief_tf import _backend_tensorflow as backend_tensorflow
+
 OPTIONS = {"rectify": True, "weight_decay": 0.5, "amsgrad": True}
 LOOPS = {
     "eager": lambda f: f,
     "graph": tf.function,
+    "graph, rule by xla": tf.function,
     "xla": lambda f: tf.function(f, jit_compile=True),
 }
+
+
+@pytest.fixture(autouse=True)
+def _rule_by_xla(request, monkeypatch):
+    """Variables of any size are large where the test says so."""
+    if "rule by xla" in request.node.name:
+        monkeypatch.setattr(backend_tensorflow, "LEAST", 0)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -38,6 +48,34 @@ def test_a_loop_on_variables_of_tensorflow(loop):
         step(tf.constant(g))
     np.testing.assert_array_equal(v.numpy(), core(G, **OPTIONS))
     np.testing.assert_array_equal(scalar.numpy(), core([g[0] for g in G], start=1.0, **OPTIONS))
+
+
+@pytest.mark.parametrize("xla", [True, False])
+def test_the_rule_of_a_large_variable_is_compiled_where_xla_is(xla, monkeypatch):
+    """A graph on a CPU is not compiled by Keras."""
+    if not xla:  # TensorFlow without XLA, as some of Apple's builds are, says so at the first compilation
+        function = tf.function
+
+        def without(f, *args, jit_compile=None, **options):
+            if jit_compile:
+                raise tf.errors.UnimplementedError(None, None, "could not find registered compiler for platform Host")
+            return function(f, *args, **options)
+
+        monkeypatch.setattr(tf, "function", without)
+    backend_tensorflow._xla_has.cache_clear()
+    start, g = np.linspace(-1, 1, 2**14 + 3, dtype=np.float32).reshape(1, -1), np.float32(0.25)
+    large, small = keras.Variable(start), keras.Variable(start[:, :9])
+    optimizer = AdaBelief(0.125, **OPTIONS)
+    optimizer.build([large, small])
+    step = tf.function(lambda: optimizer.apply([tf.fill(v.shape, g) for v in (large, small)]))
+    for _ in range(7):
+        step()
+    backend_tensorflow._xla_has.cache_clear()
+    for v in (large, small):
+        expected = core([np.full(v.shape, g)] * 7, start=start[:, : v.shape[1]], **OPTIONS)
+        np.testing.assert_array_equal(values(v), expected)
+    compiled = [node for node in step.get_concrete_function().graph.as_graph_def().node if "PartitionedCall" in node.op]
+    assert len(compiled) == xla
 
 
 def test_variables_of_both_kinds():
@@ -108,14 +146,14 @@ def strategy():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
-@pytest.mark.parametrize("how", ["eager", "graph"])
+@pytest.mark.parametrize("how", ["eager", "graph", "graph, rule by xla"])
 @pytest.mark.parametrize(
     "options",
     [OPTIONS, {"use_ema": True, "ema_overwrite_frequency": 2}, {"gradient_accumulation_steps": 2}, {"clipnorm": 2.0}],
 )
 def test_replicas_end_with_the_bits_of_one(strategy, options, how):
     """Two replicas step by the sum of their gradients: here each has half of it."""
-    if how == "graph" and ("ema_overwrite_frequency" in options or "gradient_accumulation_steps" in options):
+    if how != "eager" and ("ema_overwrite_frequency" in options or "gradient_accumulation_steps" in options):
         pytest.skip("Keras merges replicas inside a tf.cond there, which TensorFlow refuses")
     with strategy.scope():
         v, optimizer = keras.Variable(np.float32([1.0, 2.0, 3.0])), AdaBelief(0.125, **options)
