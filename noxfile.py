@@ -14,6 +14,7 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 BUILDS = {"torch": "torch==2.13.0", "tensorflow": "tensorflow-cpu"}
 FRAMEWORKS = ("torch", "tf", "jax", "fast")
 BACKENDS = ("tensorflow", "jax", "torch")
+PYTEST = ("pytest", "-n2", "--dist", "worksteal")
 EXPERIMENTS = ("image_classification", "language_modelling", "gan")
 
 
@@ -46,12 +47,12 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    session.run("pytest", "-n2", "--doctest-modules", "adabelief_core", "tests/core", "tests/project")
-    session.run("pytest", "-n2", "--doctest-modules", "adabelief_torch", "tests/torch")
-    session.run("pytest", "-n2", "tests/examples", "tests/benchmarks")
-    session.run("pytest", "-n2", "--doctest-modules", "adabelief_jax", "tests/jax")
+    session.run(*PYTEST, "--doctest-modules", "adabelief_core", "tests/core", "tests/project")
+    session.run(*PYTEST, "--doctest-modules", "adabelief_torch", "tests/torch")
+    session.run(*PYTEST, "tests/examples", "tests/benchmarks")
+    session.run(*PYTEST, "--doctest-modules", "adabelief_jax", "tests/jax")
     for backend in BACKENDS:
-        session.run("pytest", "-n2", "--doctest-modules", "adabelief_tf", "tests/tf", env={"KERAS_BACKEND": backend})
+        session.run(*PYTEST, "--doctest-modules", "adabelief_tf", "tests/tf", env={"KERAS_BACKEND": backend})
 
 
 @nox.session

@@ -37,21 +37,10 @@ def test_the_core_imports_no_framework(package):
     ],
 )
 def test_an_adapter_imports_its_own_framework_alone(package, framework, allowed):
+    """That of Keras: see `test_no_other_adapter_is_imported` in tests/tf, which runs on each backend."""
     if find_spec(framework) is None:
         pytest.skip(f"{framework} is not installed")
     assert imported(package, (FRAMEWORKS | PACKAGES) - allowed - {package}) == []
-
-
-@pytest.mark.parametrize(
-    ("backend", "allowed"), [("tensorflow", {"tensorflow"}), ("jax", {"jax"}), ("torch", {"torch"})]
-)
-def test_the_keras_adapter_imports_the_active_backend_alone(backend, allowed, monkeypatch):
-    if find_spec("keras") is None or find_spec(backend) is None:
-        pytest.skip(f"keras with {backend} is not installed")
-    monkeypatch.setenv("KERAS_BACKEND", backend)
-    keras_alone = imported("keras", FRAMEWORKS)
-    with_adapter = imported("adabelief_tf", FRAMEWORKS | (PACKAGES - {"adabelief_tf"}))
-    assert set(with_adapter) - set(keras_alone) <= allowed
 
 
 def test_the_check_can_fail():

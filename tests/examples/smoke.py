@@ -24,7 +24,7 @@ def rows(path):
 
 
 def check_smoke(experiment, out):
-    """The smoke version trains every optimizer once a variant, writes all, and trains nothing when run again."""
+    """The smoke version trains every optimizer once a variant, and writes all; what it printed."""
     done = command(experiment.name, out, "--smoke")
     assert done.returncode == 0, done.stderr
     folder = out / experiment.name
@@ -41,9 +41,5 @@ def check_smoke(experiment, out):
     assert {line["optimizer"] for line in finite} >= {"adabelief", "adam"}
     assert (folder / f"{experiment.name}.png").read_bytes().startswith(PNG)
     assert (folder / f"{experiment.name}.md").read_text().strip() in done.stdout
-    before = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
-    assert len(before) == len(pairs)
-    again = command(experiment.name, out, "--smoke")
-    assert again.returncode == 0, again.stderr
-    assert {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()} == before
-    assert again.stdout == done.stdout
+    assert len(list((folder / "runs").iterdir())) == len(pairs)
+    return done.stdout

@@ -20,8 +20,14 @@ from examples.image_classification.experiment import EXPERIMENT, train
 from examples.image_classification.models import build
 
 
-def test_smoke(tmp_path):
-    check_smoke(EXPERIMENT, tmp_path)
+def test_smoke_and_that_nothing_is_trained_again(tmp_path):
+    printed = check_smoke(EXPERIMENT, tmp_path)
+    runs = tmp_path / EXPERIMENT.name / "runs"
+    before = {path: path.stat().st_mtime_ns for path in runs.iterdir()}
+    again = command(EXPERIMENT.name, tmp_path, "--smoke")
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in runs.iterdir()} == before
+    assert again.stdout == printed
 
 
 def test_digits_are_split_and_standardized():

@@ -10,11 +10,18 @@ import os
 import sys
 from pathlib import Path
 
-from adabelief_core.parity import Reference, covering, differences
+from adabelief_core.parity import Reference, covering, differences, quick
 from adabelief_core.parity._process import entry_points
 from adabelief_core.portable import Snapshot
 
 TENSORS = ("scalar", "odd", "nonfinite")
+
+
+def problems(dtypes, **fields):
+    """Each pair of options in the first dtype, most of the options at once in the others."""
+    first, *others = dtypes
+    runs = covering(first, tensors=TENSORS, **fields)
+    return runs + [problem for dtype in others for problem in quick(dtype, tensors=TENSORS, **fields)]
 
 
 def left_at(mode, problem, file, first, last, rounded):
@@ -37,7 +44,7 @@ def left_at(mode, problem, file, first, last, rounded):
 
 def main(name, folder, first, last, dtypes, rounded):
     mode = entry_points()[name].load().modes()[0]
-    runs = [problem for dtype in dtypes for problem in covering(dtype, steps=last, tensors=TENSORS)]
+    runs = problems(dtypes, steps=last)
     found = []
     for number, problem in enumerate(runs):
         file = Path(folder) / f"{number}.safetensors"

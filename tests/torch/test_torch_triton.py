@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from adabelief_core import Hyperparameters, coefficients, compensated, step_scalars, update
-from adabelief_core.parity import Mode, State, check, compare, covering, quick
+from adabelief_core.parity import DTYPES, Mode, State, check, compare, covering, quick
 from adabelief_torch._parity import to_array, to_tensor
 from adabelief_torch._tensors import Tensors
 
@@ -95,17 +95,20 @@ def broken(problems, start=Fused):
     return {problem.name: result for problem in problems if (result := check(mode, problem)).differing}
 
 
+FEW = ("scalar", "empty", "strided", "spread", "huge", "tiny", "nonfinite")
+
+
 @interpreted
 @pytest.mark.parametrize("part", range(4))
 def test_every_option_and_pair_of_options_has_the_rules_bits(part):
-    assert not broken(covering("float32", steps=2)[part::4])
+    assert not broken(covering("float32", steps=2, tensors=FEW)[part::4])
 
 
 @interpreted
-@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16", "complex64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype_has_the_rules_bits(dtype):
-    few = ("scalar", "empty", "strided", "spread", "huge", "tiny", "nonfinite")
-    assert not broken([*quick(dtype, steps=3), *covering(dtype, steps=2, tensors=few)[2::4]])
+    others = covering(dtype, steps=2, tensors=FEW)[2::4] if dtype != "float32" else []
+    assert not broken([*quick(dtype, steps=3), *others])
 
 
 @interpreted
