@@ -28,8 +28,9 @@ def test_every_pair_of_options(mode, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", ["blocked", "numba"])
 def test_ten_thousand_steps(mode, dtype):
-    problems = quick(dtype, steps=10_000, tensors=("odd", "constant"))
-    for problem in problems if dtype == "float32" else problems[1:]:
+    wide = dtype == "float32"
+    problems = quick(dtype, steps=10_000, tensors=("odd", "constant") if wide else ("odd",))
+    for problem in problems if wide else problems[1:]:
         assert check(MODES[mode], problem).differing == 0, problem.name
 
 

@@ -1,4 +1,4 @@
-"""Moments in dtypes of the user's choice, and the powers of the betas from their table of digits."""
+"""Moments in dtypes of the user's choice, and the powers of the betas from their table of bytes."""
 
 import re
 
@@ -111,8 +111,8 @@ def test_a_state_of_another_dtype_is_refused():
 
 
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 1 - 2.0**-40), (0.5, 0.0), (0.987654321, 0.3)])
-def test_the_table_of_digits_has_the_cores_bits(betas):
-    """The core walks along the bits of t; here they are looked up eight digits at a time."""
+def test_the_table_of_bytes_has_the_cores_bits(betas):
+    """The core walks along the bits of t; here they are looked up eight at a time."""
     rng = np.random.default_rng(0)
     steps = np.unique([*2 ** np.arange(31), *2 ** np.arange(1, 32) - 1, *rng.integers(1, LAST_STEP, 500), *range(40)])
     steps = steps[(steps > 0) & (steps <= LAST_STEP)].astype(np.int32)
