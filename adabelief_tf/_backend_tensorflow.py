@@ -36,7 +36,7 @@ def _apart(x: Any) -> Any:
 
 
 LEAST = 2**14
-"""Elements from which on a variable's rule is compiled: XLA takes a tenth of a second a size, and must win it back."""
+"""Elements from which on a variable's rule is compiled: XLA compiles it for each size, and must win that time back."""
 
 
 @cache

@@ -33,6 +33,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.csv and results.png")
     parser.add_argument("--runs", type=int, default=3, help="processes a script; medians of theirs are shown")
     options = parser.parse_args()
+    if options.runs < 1:
+        parser.error(f"argument --runs: {options.runs} (expected at least 1)")
     out, cases = options.out, []
     for number, (command, environment) in enumerate(SCRIPTS, 1):
         print(f"[{number}/{len(SCRIPTS)}] {' '.join(command)} {environment or ''}", file=sys.stderr)

@@ -44,3 +44,10 @@ log.write_text(".")
     monkeypatch.setattr(sys, "argv", ["run.py", "--out", str(tmp_path / "out"), "--runs", "2"])
     with pytest.raises(ValueError, match="longer"):
         run.main()
+
+
+def test_no_run_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run.py", "--runs", "0"])
+    with pytest.raises(SystemExit):
+        run.main()
+    assert "argument --runs: 0 (expected at least 1)" in capsys.readouterr().err

@@ -139,7 +139,7 @@ def test_no_other_adapter_is_imported():
     code = (
         f"import sys, keras; of_keras = set(sys.modules); import adabelief_tf, adabelief_tf._parity; "
         f"new = set(sys.modules) - of_keras; print(sorted(({others!r} & set(sys.modules)) | "
-        f"(new & {{'tensorflow', 'jax', 'torch', 'numba'}})))"
+        f"(new & {{'tensorflow', 'jax', 'torch', 'numba', 'ml_dtypes'}})))"
     )
     result = _python(code)
     assert result.stdout.strip() == "[]", result.stderr
