@@ -86,7 +86,7 @@ def draw(cases: list[dict], path: Path) -> None:
         bars = panel.barh(names, [case["times"][name] for name in names], color=colors)
         panel.bar_label(bars, fmt="%.2f ms", padding=3)
         panel.set_title(case["case"], fontsize=10)
-        panel.margins(x=0.15)
+        panel.margins(x=0.2)
     figure.savefig(path, dpi=100)
 
 
