@@ -6,21 +6,25 @@ no products unless asked to (fastmath), and `error_model="numpy"` divides by zer
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from adabelief_core._hyperparameters import Variant
+from adabelief_core._rule import Coefficients
 
 # numba has neither of these types: its kernels see their bits as integers of two kinds.
 STORED = {"bfloat16": np.dtype(np.uint16), "float16": np.dtype(np.int16)}
 """Name of a half-precision dtype to the dtype under which the kernels read and write it."""
+
+_TABLE, _COLUMN = types.int64[:, ::1], types.int64[::1]
 
 
 @intrinsic
@@ -66,8 +70,17 @@ def _narrowed(context, x, like):  # type: ignore[no-untyped-def]
     return like(x, like), to_bfloat16 if like == types.uint16 else to_float16
 
 
-def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    compile_function = partial(numba.njit, nogil=True, error_model="numpy")
+def _compile(function: Callable[..., Any], signature: Any, *specialization: object) -> Callable[..., Any]:
+    """The function compiled for one signature, or out of numba's cache.
+
+    numba numbers the files of what it caches under one name, and takes no lock. Two processes that compile at once may
+    give one number to two kernels, and later ones then run the wrong one. So each specialization has a name of its
+    own, for each processor: whoever writes a file writes the same.
+    """
+    cpu = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+    digest = hashlib.sha256(repr((specialization, signature, cpu)).encode()).hexdigest()[:16]
+    function.__qualname__ = f"{function.__name__}_{digest}"
+    compile_function = partial(numba.njit, signature, nogil=True, error_model="numpy")
     compiled: Callable[..., Any]
     try:
         compiled = compile_function(cache=True)(function)
@@ -77,34 +90,39 @@ def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @lru_cache(maxsize=128)
-def table_kernel(variant: Variant, adaptive: bool, scaled: bool) -> Callable[..., None]:  # noqa: PLR0915 - one rule
+def table_kernel(  # noqa: PLR0915 - one rule
+    variant: Variant, layout: tuple[str, str, str], adaptive: bool, scaled: bool
+) -> Callable[..., None]:
     """The step over a table of arrays by their addresses.
 
     Args:
         variant: The lines of the rule that run.
+        layout: Names of the dtypes of p, g and the moments.
         adaptive: Whether the direction is divided by the belief.
         scaled: Whether gradients are divided by a scale first.
 
     Returns:
-        A function of the numbers (all `Coefficients` but the last), the scale, the addresses of p, g, m, s, v and k
-        (int64, shape (6, n)), the arrays' sizes (int64, shape (n,)) and an array of no elements of p's, g's and m's
-        dtype each. All but g are overwritten, v under amsgrad and k under kahan.
+        A function of the numbers (all `Coefficients` but the last) and the scale, in the moments' dtype, the
+        addresses of p, g, m, s, v and k (int64, shape (6, n)) and the arrays' sizes (int64, shape (n,)). All but g
+        are overwritten, v under amsgrad and k under kahan.
     """
     maximize, amsgrad, nesterov, kahan = variant.maximize, variant.amsgrad, variant.nesterov, variant.kahan
     clip = variant.clip
     coupled, decoupled, fixed = (variant.decay == kind for kind in ("coupled", "decoupled", "fixed"))
 
-    def step(c, scale, addresses, sizes, like_p, like_g, like_m):  # type: ignore[no-untyped-def]
+    p_dtype, g_dtype, m_dtype = (np.dtype(STORED.get(name, name)) for name in layout)
+
+    def step(c, scale, addresses, sizes):  # type: ignore[no-untyped-def]
         beta1, rest1, beta2, rest2, eps, eps_root, decay, bound, minus_lr, factor, belief_scale, look_ahead, least = c
         zero = least - least
         for row in range(sizes.size):
             size = sizes[row]
-            p = numba.carray(_pointer(addresses[0, row]), size, like_p.dtype)
-            g = numba.carray(_pointer(addresses[1, row]), size, like_g.dtype)
-            m = numba.carray(_pointer(addresses[2, row]), size, like_m.dtype)
-            s = numba.carray(_pointer(addresses[3, row]), size, like_m.dtype)
-            v = numba.carray(_pointer(addresses[4, row]), size, like_m.dtype)
-            k = numba.carray(_pointer(addresses[5, row]), size, like_m.dtype)
+            p = numba.carray(_pointer(addresses[0, row]), size, p_dtype)
+            g = numba.carray(_pointer(addresses[1, row]), size, g_dtype)
+            m = numba.carray(_pointer(addresses[2, row]), size, m_dtype)
+            s = numba.carray(_pointer(addresses[3, row]), size, m_dtype)
+            v = numba.carray(_pointer(addresses[4, row]), size, m_dtype)
+            k = numba.carray(_pointer(addresses[5, row]), size, m_dtype)
             for i in range(size):
                 pi = _widened(p[i])
                 gi = _widened(g[i])
@@ -149,15 +167,19 @@ def table_kernel(variant: Variant, adaptive: bool, scaled: bool) -> Callable[...
                     k[i] = u + (pi - _widened(new))
                 p[i] = new
 
-    return _compile(step)
+    real = numba.from_dtype(m_dtype)
+    numbers = types.UniTuple(real, len(Coefficients._fields) - 1)
+    return _compile(step, types.void(numbers, real, _TABLE, _COLUMN), variant, layout, adaptive, scaled)
 
 
-def _take_step(addresses, steps):  # type: ignore[no-untyped-def]
-    """Add 1 to the float32 numbers at these addresses (int64, shape (n,)), and write the sums to `steps`."""
-    for i in range(addresses.size):
-        count = numba.carray(_pointer(addresses[i]), 1, np.float32)
-        count[0] += 1
-        steps[i] = count[0]
+@lru_cache(maxsize=1)
+def counting_kernel() -> Callable[..., None]:
+    """A function that adds 1 to the float32 numbers at addresses (int64, shape (n,)) and writes the sums to an array."""
 
+    def count(addresses, steps):  # type: ignore[no-untyped-def]
+        for i in range(addresses.size):
+            number = numba.carray(_pointer(addresses[i]), 1, np.float32)
+            number[0] += 1
+            steps[i] = number[0]
 
-take_step = _compile(_take_step)
+    return _compile(count, types.void(_COLUMN, types.float32[::1]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from adabelief_core._hyperparameters import Variant
-from adabelief_core._kernel_numba import STORED, table_kernel, take_step
+from adabelief_core._kernel_numba import STORED, counting_kernel, table_kernel
 from adabelief_core._rule import Coefficients
 from adabelief_core._threads import run_shares, threads_for
 
@@ -50,19 +50,18 @@ def update_memory(
         threads: As `update_inplace`.
     """
     wide = np.dtype(layout.m)
-    like = [np.empty(0, STORED.get(name, name)) for name in layout]
     numbers, scale = tuple(c[:-1]), wide.type(1.0 if grad_scale is None else grad_scale)
-    kernel = table_kernel(variant, bool(c.adaptive), grad_scale is not None)
+    kernel = table_kernel(variant, layout, bool(c.adaptive), grad_scale is not None)
     if threads_for(int(sizes.sum()), threads) == 1:
-        # One order of memory: numba compiles anew for another.
-        kernel(numbers, scale, np.ascontiguousarray(addresses), sizes, *like)
+        kernel(numbers, scale, np.ascontiguousarray(addresses), sizes)
         return
-    steps = np.array([like[0].itemsize, like[1].itemsize, *[wide.itemsize] * 4])
+    p_size, g_size, size = (np.dtype(STORED.get(name, name)).itemsize for name in layout)
+    steps = np.array([p_size, g_size, *[size] * 4])
 
     def work(share: list[tuple[int, int, int]]) -> None:
         rows, starts, ends = np.array(share, np.int64).reshape(-1, 3).T
         first = np.ascontiguousarray(addresses[:, rows] + steps[:, None] * starts)
-        kernel(numbers, scale, first, np.ascontiguousarray(ends - starts), *like)
+        kernel(numbers, scale, first, np.ascontiguousarray(ends - starts))
 
     run_shares(work, sizes.tolist(), threads, range(len(sizes)))
 
@@ -77,7 +76,7 @@ def count_steps(addresses: np.ndarray) -> np.ndarray:
         The new counts, float32, shape (n,).
     """
     steps = np.empty(len(addresses), np.float32)
-    take_step(addresses, steps)
+    counting_kernel()(addresses, steps)
     return steps
 
 
@@ -92,8 +91,7 @@ def update_contiguous(jobs: Sequence[Job], threads: int | None) -> list[Job]:
     others = []
     for job in jobs:
         if all([x is None or (x.flags.c_contiguous and x.flags.aligned) for x in job[:6]]):  # noqa: C419 - twice as fast
-            layout = Layout(job.p.dtype.name, job.g.dtype.name, job.m.dtype.name)
-            tables.setdefault((id(job.c), job.variant, layout), []).append(job)
+            tables.setdefault((id(job.c), job.variant, _layout(job)), []).append(job)
         else:
             others.append(job)
     for (_, variant, layout), alike in tables.items():
@@ -105,14 +103,18 @@ def update_contiguous(jobs: Sequence[Job], threads: int | None) -> list[Job]:
 
 def compiled(job: Job) -> Callable[..., None]:
     """The job's step on contiguous, aligned arrays p, g, m, s, v, k of any length, as `as_stored` has them."""
-    kernel = table_kernel(job.variant, bool(job.c.adaptive), False)
+    kernel = table_kernel(job.variant, _layout(job), bool(job.c.adaptive), False)
     numbers, scale = tuple(job.c[:-1]), job.m.dtype.type(1.0)
 
     def step(*arrays: np.ndarray) -> None:
         addresses = np.array([[_address(x)] for x in arrays], np.int64)
-        kernel(numbers, scale, addresses, np.array([arrays[0].size]), *(x[:0] for x in arrays[:3]))
+        kernel(numbers, scale, addresses, np.array([arrays[0].size]))
 
     return step
+
+
+def _layout(job: Job) -> Layout:
+    return Layout(job.p.dtype.name, job.g.dtype.name, job.m.dtype.name)
 
 
 def _address(x: np.ndarray) -> int:
