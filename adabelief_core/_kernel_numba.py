@@ -174,7 +174,7 @@ def table_kernel(  # noqa: PLR0915 - one rule
 
 @lru_cache(maxsize=1)
 def counting_kernel() -> Callable[..., None]:
-    """A function that adds 1 to the float32 numbers at addresses (int64, shape (n,)) and writes the sums to an array."""
+    """A function of addresses of float32 numbers (int64), which adds 1 to them, and of an array for the sums."""
 
     def count(addresses, steps):  # type: ignore[no-untyped-def]
         for i in range(addresses.size):
