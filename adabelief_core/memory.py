@@ -53,7 +53,7 @@ def update_memory(
     numbers, scale = tuple(c[:-1]), wide.type(1.0 if grad_scale is None else grad_scale)
     kernel = table_kernel(variant, layout, bool(c.adaptive), grad_scale is not None)
     if threads_for(int(sizes.sum()), threads) == 1:
-        kernel(numbers, scale, np.ascontiguousarray(addresses), sizes)
+        kernel(numbers, scale, np.ascontiguousarray(addresses), np.ascontiguousarray(sizes))
         return
     p_size, g_size, size = (np.dtype(STORED.get(name, name)).itemsize for name in layout)
     steps = np.array([p_size, g_size, *[size] * 4])
