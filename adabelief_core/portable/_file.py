@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -60,7 +61,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A process that is killed leaves the old file or the new one.
     """
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    # Processes of several machines may share the folder, and their numbers.
+    temporary = path.with_name(f".{uuid.uuid4().hex[:16]}.{path.name}")
     try:
         yield temporary
         _sync(temporary)

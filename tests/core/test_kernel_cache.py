@@ -10,8 +10,8 @@ CODE = """
 import numpy as np
 from adabelief_core import AdaBelief
 
-for dtype in (np.float16, np.float32, np.float64):
-    for options in ({}, {"amsgrad": True}, {"rectify": True}):
+for dtype in (np.float16, np.float32):
+    for options in ({}, {"rectify": True}):
         both = [{"w": np.ones(3, dtype)}, {"w": np.ones(3, dtype)}]
         for params, kernel in zip(both, ("numba", "readable")):
             optimizer = AdaBelief(params, lr=0.1, kernel=kernel, **options)
@@ -34,7 +34,7 @@ def test_no_two_kernels_share_an_index(tmp_path: Path) -> None:
     kernels = Counter(name.rsplit(".", 2)[0] for name in files if name.endswith(".nbc"))
     assert kernels == indices
     assert set(kernels.values()) == {1}
-    assert len(kernels) == 9 + 3  # three variants of three dtypes, and the phase of rectify that does not adapt
+    assert len(kernels) == 2 * 3  # two dtypes; the defaults, and rectify's two phases
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")}
     run(NUMBA_CACHE_DIR=str(tmp_path))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")} == before
