@@ -17,6 +17,7 @@ from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from adabelief_core import __version__
 from adabelief_core._hyperparameters import Variant
 from adabelief_core._rule import Coefficients
 
@@ -75,10 +76,11 @@ def _compile(function: Callable[..., Any], signature: Any, *specialization: obje
 
     numba numbers the files of what it caches under one name, and takes no lock. Two processes that compile at once may
     give one number to two kernels, and later ones then run the wrong one. So each specialization has a name of its
-    own, for each processor: whoever writes a file writes the same.
+    own, for each processor and version: whoever writes a file writes the same.
     """
     cpu = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
-    digest = hashlib.sha256(repr((specialization, signature, cpu)).encode()).hexdigest()[:16]
+    same = specialization, signature, cpu, numba.__version__, __version__
+    digest = hashlib.sha256(repr(same).encode()).hexdigest()[:16]
     function.__qualname__ = f"{function.__name__}_{digest}"
     compile_function = partial(numba.njit, signature, nogil=True, error_model="numpy")
     compiled: Callable[..., Any]
