@@ -86,7 +86,7 @@ def _compile(function: Callable[..., Any], signature: Any, *specialization: obje
     compiled: Callable[..., Any]
     try:
         compiled = compile_function(cache=True)(function)
-    except RuntimeError:  # no folder where numba could write its cache
+    except Exception:  # no folder for the cache, a full disk, a file cut short: a kernel compiled here needs none
         compiled = compile_function()(function)
     return compiled
 

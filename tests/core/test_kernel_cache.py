@@ -44,3 +44,11 @@ def test_where_nothing_can_be_kept(tmp_path: Path) -> None:
     # numba's only place is a zip archive, out of which the package was not imported.
     run(NUMBA_CACHE_DIR=str(tmp_path), NUMBA_CACHE_LOCATOR_CLASSES="ZipCacheLocator")
     assert not list(tmp_path.rglob("*"))
+
+
+def test_files_that_are_cut_short(tmp_path: Path) -> None:
+    run(NUMBA_CACHE_DIR=str(tmp_path))
+    kernels, indices = (sorted(tmp_path.rglob(f"*.{ending}")) for ending in ("nbc", "nbi"))
+    for path in (*kernels[::2], *indices[1::2]):
+        os.truncate(path, 20)
+    run(NUMBA_CACHE_DIR=str(tmp_path))
