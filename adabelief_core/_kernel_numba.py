@@ -9,23 +9,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import lru_cache, partial
+from inspect import getclosurevars
 from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from adabelief_core import __version__
 from adabelief_core._hyperparameters import Variant
 from adabelief_core._rule import Coefficients
 
-# numba has neither of these types: its kernels see their bits as integers of two kinds.
-STORED = {"bfloat16": np.dtype(np.uint16), "float16": np.dtype(np.int16)}
-"""Name of a half-precision dtype to the dtype under which the kernels read and write it."""
-
 _TABLE, _COLUMN = types.int64[:, ::1], types.int64[::1]
+
+
+def stored(name: str) -> np.dtype:
+    """The dtype under which the kernels read and write the one of that name."""
+    # numba has neither of the two: its kernels see their bits as integers of two kinds.
+    return np.dtype({"bfloat16": "uint16", "float16": "int16"}.get(name, name))
 
 
 @intrinsic
@@ -71,16 +75,16 @@ def _narrowed(context, x, like):  # type: ignore[no-untyped-def]
     return like(x, like), to_bfloat16 if like == types.uint16 else to_float16
 
 
-def _compile(function: Callable[..., Any], signature: Any, *specialization: object) -> Callable[..., Any]:
+def _compile(function: Callable[..., Any], signature: Any) -> Callable[..., Any]:
     """The function compiled for one signature, or out of numba's cache.
 
     numba numbers the files of what it caches under one name, and takes no lock. Two processes that compile at once may
-    give one number to two kernels, and later ones then run the wrong one. So each specialization has a name of its
-    own, for each processor and version: whoever writes a file writes the same.
+    give one number to two kernels, and later ones then run the wrong one. So what is compiled has a name of its own,
+    by all that it is compiled from, processor and versions included: whoever writes a file writes the same.
     """
-    cpu = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
-    same = specialization, signature, cpu, numba.__version__, __version__
-    digest = hashlib.sha256(repr(same).encode()).hexdigest()[:16]
+    processor = cpu_target.target_context.codegen().magic_tuple()
+    source = getclosurevars(function).nonlocals, signature, processor, numba.__version__, __version__
+    digest = hashlib.sha256(repr(source).encode()).hexdigest()[:16]
     function.__qualname__ = f"{function.__name__}_{digest}"
     compile_function = partial(numba.njit, signature, nogil=True, error_model="numpy")
     compiled: Callable[..., Any]
@@ -112,7 +116,7 @@ def table_kernel(  # noqa: PLR0915 - one rule
     clip = variant.clip
     coupled, decoupled, fixed = (variant.decay == kind for kind in ("coupled", "decoupled", "fixed"))
 
-    p_dtype, g_dtype, m_dtype = (np.dtype(STORED.get(name, name)) for name in layout)
+    p_dtype, g_dtype, m_dtype = map(stored, layout)
 
     def step(c, scale, addresses, sizes):  # type: ignore[no-untyped-def]
         beta1, rest1, beta2, rest2, eps, eps_root, decay, bound, minus_lr, factor, belief_scale, look_ahead, least = c
@@ -171,7 +175,7 @@ def table_kernel(  # noqa: PLR0915 - one rule
 
     real = numba.from_dtype(m_dtype)
     numbers = types.UniTuple(real, len(Coefficients._fields) - 1)
-    return _compile(step, types.void(numbers, real, _TABLE, _COLUMN), variant, layout, adaptive, scaled)
+    return _compile(step, types.void(numbers, real, _TABLE, _COLUMN))
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from adabelief_core._hyperparameters import Variant
-from adabelief_core._kernel_numba import STORED, counting_kernel, table_kernel
+from adabelief_core._kernel_numba import counting_kernel, stored, table_kernel
 from adabelief_core._rule import Coefficients
 from adabelief_core._threads import run_shares, threads_for
 
@@ -55,8 +55,7 @@ def update_memory(
     if threads_for(int(sizes.sum()), threads) == 1:
         kernel(numbers, scale, np.ascontiguousarray(addresses), np.ascontiguousarray(sizes))
         return
-    p_size, g_size, size = (np.dtype(STORED.get(name, name)).itemsize for name in layout)
-    steps = np.array([p_size, g_size, *[size] * 4])
+    steps = np.array([stored(layout.p).itemsize, stored(layout.g).itemsize, *[wide.itemsize] * 4])
 
     def work(share: list[tuple[int, int, int]]) -> None:
         rows, starts, ends = np.array(share, np.int64).reshape(-1, 3).T
@@ -82,7 +81,7 @@ def count_steps(addresses: np.ndarray) -> np.ndarray:
 
 def as_stored(x: np.ndarray) -> np.ndarray:
     """A view of x in the dtype under which the kernels read and write it."""
-    return x.view(STORED.get(x.dtype.name, x.dtype))
+    return x.view(stored(x.dtype.name))
 
 
 def update_contiguous(jobs: Sequence[Job], threads: int | None) -> list[Job]:
